@@ -1,0 +1,28 @@
+"""Nearest-neighbour translation, and more, for stock fairseq: ``--user-dir fairseq_knn``.
+
+Importing this package needs no fairseq. When fairseq is loaded, before or after, the tasks and
+architectures listed in :mod:`fairseq_knn.plugin` are registered with it.
+"""
+
+import importlib
+from typing import Any
+
+from fairseq_knn.activation import activate
+from fairseq_knn.version import __version__
+
+_API = {
+    "Datastore": "fairseq_knn.datastore",
+    "Retriever": "fairseq_knn.retrieval",
+    "VanillaCombiner": "fairseq_knn.combiners",
+}
+
+__all__ = ["Datastore", "Retriever", "VanillaCombiner", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _API:
+        return getattr(importlib.import_module(_API[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+activate()

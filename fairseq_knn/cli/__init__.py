@@ -1,0 +1,1 @@
+"""The console script ``fairseq-knn``: one module per sub-command."""

@@ -1,0 +1,42 @@
+"""What every combiner does."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fairseq_knn.retrieval.neighbours import Neighbours
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """How much every neighbour, and the model itself, counts.
+
+    Args:
+        log_weights: log of the neighbours' weights, float32 (..., k); they sum to one over existing
+            neighbours and are -inf for missing ones.
+        weight: weight of the neighbours' distribution against the model's (the papers' lambda), float32
+            (..., 1) in [0, 1]; 0 for a query without neighbours.
+    """
+
+    log_weights: Tensor
+    weight: Tensor
+
+
+class Combiner(ABC):
+    """Turns retrieved neighbours into a :class:`Mixture`."""
+
+    @abstractmethod
+    def mixture(self, query: Tensor, neighbours: Neighbours, log_probs: Tensor) -> Mixture:
+        """Weigh the neighbours.
+
+        Args:
+            query: hidden states, (..., d).
+            neighbours: of these queries, (..., k).
+            log_probs: the model's own log-probabilities, float32 (..., V).
+        """
+
+    @property
+    def ignores_neighbours(self) -> bool:
+        """Whether the neighbours' weight is zero whatever is retrieved, so that no search is needed."""
+        return False

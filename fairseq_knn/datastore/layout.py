@@ -1,0 +1,46 @@
+"""Names of the files of a datastore directory.
+
+::
+
+    manifest.json                 what the datastore is; written last, so its presence means "finished"
+    shards/plan.json              what is being built; written first, so that a resumed run can compare
+    shards/keys-00000.npy         float16 (n, d), real .npy files
+    shards/values-00000.npy       target token ids (n,)
+    shards/sentences-00000.npy    index of the sentence in its split (n,)
+    shards/positions-00000.npy    position in the target sentence, from 0 (n,)
+    shards/commit-00000.json      the shard is complete: sizes and checksums of its arrays
+    index.faiss, index.json       search index and what it was built from
+"""
+
+from pathlib import Path
+
+SCHEMA_VERSION = 1
+ARRAYS = ("keys", "values", "sentences", "positions")
+
+
+def manifest_path(root: Path) -> Path:
+    return root / "manifest.json"
+
+
+def shards_directory(root: Path) -> Path:
+    return root / "shards"
+
+
+def plan_path(root: Path) -> Path:
+    return shards_directory(root) / "plan.json"
+
+
+def array_path(root: Path, name: str, shard: int) -> Path:
+    return shards_directory(root) / f"{name}-{shard:05d}.npy"
+
+
+def commit_path(root: Path, shard: int) -> Path:
+    return shards_directory(root) / f"commit-{shard:05d}.json"
+
+
+def index_path(root: Path) -> Path:
+    return root / "index.faiss"
+
+
+def index_record_path(root: Path) -> Path:
+    return root / "index.json"

@@ -1,0 +1,137 @@
+"""What a datastore says of itself: plan, shard records, manifest.
+
+Nothing here differs between two equal runs: no times, no host names, no paths.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from fairseq_knn.datastore.layout import SCHEMA_VERSION
+from fairseq_knn.errors import DatastoreError
+from fairseq_knn.storage.digest import short
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides the content of a datastore; fixed before the first entry is written.
+
+    Args:
+        model: fingerprint of the base model's parameters.
+        model_name: class of the base model, for messages.
+        vocabulary: fingerprint of the target dictionary.
+        vocabulary_size: number of its symbols.
+        key: which hidden state is the key (``decoder_output``, ``ffn_input`` or ``ffn_output``).
+        split: name of the data split, e.g. ``train``.
+        data: fingerprint of the split (its sentence lengths).
+        sentences: number of sentences of the split.
+        shard_sentences: sentences per shard; shard ``i`` holds ``[i * S, (i + 1) * S)``.
+        metric: distance of the keys; squared Euclidean distance (``l2``) is the only one.
+        schema: version of the file format.
+    """
+
+    model: str
+    model_name: str
+    vocabulary: str
+    vocabulary_size: int
+    key: str
+    split: str
+    data: str
+    sentences: int
+    shard_sentences: int
+    metric: str = "l2"
+    schema: int = SCHEMA_VERSION
+
+    @property
+    def shards(self) -> int:
+        """Number of shards."""
+        return -(-self.sentences // self.shard_sentences)
+
+    def sentence_range(self, shard: int) -> tuple[int, int]:
+        """First and one past the last sentence of *shard*."""
+        first = shard * self.shard_sentences
+        return first, min(first + self.shard_sentences, self.sentences)
+
+    def difference(self, other: "Plan") -> str:
+        """Name the first setting in which two plans differ, with both values; empty when equal."""
+        for name, value in asdict(self).items():
+            theirs = getattr(other, name)
+            if value != theirs:
+                return f"{name} {_shorten(value)} against {_shorten(theirs)}"
+        return ""
+
+
+@dataclass(frozen=True)
+class ArrayRecord:
+    """Size in bytes and SHA-256 of one array file."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """One committed shard.
+
+    Args:
+        entries: number of entries; a shard without entries has no array files.
+        dimension: of its keys (0 for a shard without entries).
+        sentences: number of sentences stored.
+        skipped: sentences of the range that were left out because the model cannot take their length.
+        value_dtype: ``int32``, or ``int64`` for vocabularies beyond 2^31.
+        arrays: one record per array file.
+    """
+
+    entries: int
+    dimension: int
+    sentences: int
+    skipped: int
+    value_dtype: str
+    arrays: dict[str, ArrayRecord] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "ShardRecord":
+        arrays = {name: ArrayRecord(**record) for name, record in content.pop("arrays").items()}
+        return cls(**content, arrays=arrays)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A finished datastore: its plan, its totals and its shards in order."""
+
+    plan: Plan
+    entries: int
+    dimension: int
+    key_dtype: str
+    value_dtype: str
+    skipped: int
+    shards: tuple[ShardRecord, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any], source: str) -> "Manifest":
+        """Read a manifest.
+
+        Raises:
+            DatastoreError: it was written by a newer version of this package, or is not a manifest.
+        """
+        try:
+            schema = content["plan"]["schema"]
+            if schema != SCHEMA_VERSION:
+                raise DatastoreError(
+                    f"{source} has format version {schema}, this package reads version "
+                    f"{SCHEMA_VERSION}: install the version of fairseq_knn that wrote it or build it again"
+                )
+            fields = dict(content)
+            fields["plan"] = Plan(**fields["plan"])
+            fields["shards"] = tuple(ShardRecord.from_json(dict(s)) for s in fields["shards"])
+            return cls(**fields)
+        except (KeyError, TypeError) as error:
+            raise DatastoreError(
+                f"{source} is not the manifest of a datastore ({error}): build the datastore again"
+            ) from error
+
+
+def _shorten(value: Any) -> Any:
+    return short(value) if isinstance(value, str) and len(value) == 64 else value

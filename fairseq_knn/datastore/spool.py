@@ -1,0 +1,50 @@
+"""Keys of one shard in the order they were computed, waiting to be sorted."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from fairseq_knn.datastore.layout import array_path
+from fairseq_knn.storage.atomic import explain_os_errors, partial_path
+
+
+class KeySpool:
+    """A temporary file of keys, so that memory does not grow with the size of a shard.
+
+    Sentences arrive in any order (batches are sorted by length), each in one piece; :meth:`read` gives
+    their keys back in the order asked for.
+    """
+
+    def __init__(self, root: Path, shard: int) -> None:
+        self.path = partial_path(array_path(root, "keys", shard).with_suffix(".spool"))
+        with explain_os_errors(self.path):
+            self._file = self.path.open("w+b", buffering=1 << 20)
+        self._rows = 0
+        self._row_bytes = 0
+        self._dimension = 0
+
+    def append(self, keys: np.ndarray) -> int:
+        """Append keys (float16 (n, d)) and return the row at which they start."""
+        start = self._rows
+        with explain_os_errors(self.path):
+            self._file.write(memoryview(np.ascontiguousarray(keys)).cast("B"))
+        self._rows += len(keys)
+        self._dimension = keys.shape[1]
+        self._row_bytes = keys.shape[1] * keys.itemsize
+        return start
+
+    def read(self, runs: Iterator[tuple[int, int]]) -> Iterator[np.ndarray]:
+        """Yield the keys of each (first row, number of rows) in turn."""
+        with explain_os_errors(self.path):
+            self._file.flush()
+        descriptor = self._file.fileno()
+        for start, rows in runs:
+            data = os.pread(descriptor, rows * self._row_bytes, start * self._row_bytes)
+            yield np.frombuffer(data, dtype=np.float16).reshape(rows, self._dimension)
+
+    def close(self) -> None:
+        """Delete the temporary file."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)

@@ -1,0 +1,96 @@
+"""The one place where stock fairseq (and the interpreter it runs in) is patched.
+
+:func:`install` may be called any number of times; :func:`undo` restores everything.
+"""
+
+import functools
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from fairseq import utils
+
+from fairseq_knn.errors import UserError
+from fairseq_knn.version import __version__
+
+logger = logging.getLogger("fairseq_knn")
+
+_undo: list[Callable[[], None]] = []
+
+
+def install() -> None:
+    """Put every hook in place, once."""
+    if not _undo:
+        _undo.append(_one_sentence_for_user_errors())
+        _undo.append(_one_package_from_two_paths())
+
+
+def undo() -> None:
+    """Take every hook out again, in reverse order."""
+    while _undo:
+        _undo.pop()()
+
+
+def _one_sentence_for_user_errors() -> Callable[[], None]:
+    """fairseq's programs let exceptions escape; ours end in one sentence and exit status 1."""
+    previous = sys.excepthook
+
+    def excepthook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if isinstance(error, UserError):
+            sys.stdout.flush()
+            print(f"fairseq_knn: error: {error}", file=sys.stderr)
+        else:
+            previous(kind, error, traceback)
+
+    sys.excepthook = excepthook
+
+    def restore() -> None:
+        sys.excepthook = previous
+
+    return restore
+
+
+def _one_package_from_two_paths() -> Callable[[], None]:
+    """``--user-dir`` may name the checkout and the installed package in one process.
+
+    Stock imports a user directory by the name of its folder and refuses a second folder of that name. It
+    also registers nothing when the package was imported before by ``import fairseq_knn``.
+    """
+    stock = utils.import_user_module
+    loaded = Path(__file__).parent
+
+    @functools.wraps(stock)  # carries stock's memo of imported directories
+    def import_user_module(args: Any) -> None:
+        path = getattr(args, "user_dir", None)
+        if path is None or not _is_this_package(Path(os.path.abspath(path))):
+            stock(args)
+        elif not os.path.samefile(path, loaded):
+            logger.warning(f"--user-dir {path}: fairseq_knn is loaded from {loaded} already; that copy is used")
+
+    utils.import_user_module = import_user_module
+
+    def restore() -> None:
+        utils.import_user_module = stock
+
+    return restore
+
+
+def _is_this_package(path: Path) -> bool:
+    """Whether *path* is a copy of this package, of this version.
+
+    Raises:
+        UserError: it is a copy of another version.
+    """
+    version = path / "version.py"
+    if path.name != __name__.partition(".")[0] or not version.exists():
+        return False
+    if f'"{__version__}"' not in version.read_text(encoding="utf-8"):
+        raise UserError(
+            f"--user-dir {path} is another version of fairseq_knn than the one loaded from {Path(__file__).parent} "
+            f"({__version__}): use one of them, `fairseq-knn path` prints the installed one"
+        )
+    return True

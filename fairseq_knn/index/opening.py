@@ -1,0 +1,52 @@
+"""Choosing who searches a datastore."""
+
+import torch
+
+from fairseq_knn.datastore import Datastore
+from fairseq_knn.index.backend import SearchBackend
+from fairseq_knn.index.devices import resolve_device
+from fairseq_knn.index.torch_backend import TorchBackend
+
+BACKENDS = ("auto", "faiss", "torch")
+
+# Multiply-adds per query below which exact search on a CPU is as fast as an approximate index.
+_SMALL = 4_000_000
+_GPU_SHARE = 0.7  # of the free memory of a GPU that keys may take
+
+
+def open_backend(
+    datastore: Datastore, *, backend: str = "auto", device: str = "auto", nprobe: int = 32
+) -> SearchBackend:
+    """Make a datastore searchable.
+
+    Args:
+        datastore: whose keys are searched.
+        backend: ``torch`` (exact, needs no index), ``faiss`` (the datastore's index), or ``auto``: torch
+            if the keys fit into 70 % of the GPU's free memory, or on a CPU if they are so few that an
+            index would not be faster; else faiss.
+        device: ``cpu``, ``cuda``, or ``auto`` for a GPU if there is one.
+        nprobe: number of lists an inverted-file index looks into; other backends ignore it.
+
+    Raises:
+        UserError: a GPU is asked for and there is none.
+        SearchIndexError: the index is missing, damaged, or older than the datastore.
+        DatastoreError: a file of keys is damaged.
+        ValueError: *backend* is none of the three.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown search backend {backend!r}, expected one of {', '.join(BACKENDS)}")
+    place = resolve_device(device)
+    if backend == "torch" or (backend == "auto" and _exact_is_best(datastore, place)):
+        return TorchBackend(datastore, place)
+    # faiss brings a second OpenMP runtime: it is loaded only where it is used.
+    from fairseq_knn.index.faiss_backend import FaissBackend
+
+    return FaissBackend(datastore, place, nprobe)
+
+
+def _exact_is_best(datastore: Datastore, device: torch.device) -> bool:
+    if device.type == "cpu":
+        return datastore.entries * datastore.dimension <= _SMALL
+    free, _ = torch.cuda.mem_get_info(device)
+    # float16 keys and float32 norms.
+    return datastore.entries * (2 * datastore.dimension + 4) <= _GPU_SHARE * free

@@ -1,0 +1,69 @@
+"""The keys of a datastore as blocks of tensors: all in memory, or read again for every search."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from fairseq_knn.datastore import Datastore
+
+_LOAD_BYTES = 64 << 20  # of one copy to a device
+
+
+class StoredKeys(Protocol):
+    """Keys (N, d) that are passed over block by block."""
+
+    def blocks(self, rows: int) -> Iterator[tuple[int, torch.Tensor]]:
+        """All keys in order, at most *rows* at a time, as (first entry, (n, d))."""
+
+    def gather(self, ids: torch.Tensor) -> torch.Tensor:
+        """Keys of the given entries, ids.shape + (d,)."""
+
+
+class ResidentKeys:
+    """All keys in the memory of one device.
+
+    Args:
+        datastore: its keys are compared with their checksums as they are read.
+        device: where they go.
+        dtype: ``torch.float16`` as they are stored, or ``torch.float32``, which CPUs multiply faster.
+
+    Raises:
+        DatastoreError: a file of keys is damaged.
+    """
+
+    def __init__(self, datastore: Datastore, device: torch.device, dtype: torch.dtype) -> None:
+        self._keys = torch.empty((datastore.entries, datastore.dimension), dtype=dtype, device=device)
+        for shard in range(len(datastore.manifest.shards)):
+            datastore.verify(shard, "keys")
+        for start, block in datastore.key_blocks(rows_of(_LOAD_BYTES, 2 * datastore.dimension)):
+            self._keys[start : start + len(block)] = torch.from_numpy(block).to(device)
+
+    def blocks(self, rows: int) -> Iterator[tuple[int, torch.Tensor]]:
+        for start in range(0, len(self._keys), rows):
+            yield start, self._keys[start : start + rows]
+
+    def gather(self, ids: torch.Tensor) -> torch.Tensor:
+        return self._keys[ids]
+
+
+class StreamedKeys:
+    """Keys that stay on disk: every pass reads them again, converted to float32 on the CPU."""
+
+    def __init__(self, datastore: Datastore) -> None:
+        self._datastore = datastore
+
+    def blocks(self, rows: int) -> Iterator[tuple[int, torch.Tensor]]:
+        for start, block in self._datastore.key_blocks(rows):
+            yield start, torch.from_numpy(block).float()
+
+    def gather(self, ids: torch.Tensor) -> torch.Tensor:
+        unique, inverse = np.unique(ids.numpy(), return_inverse=True)
+        keys = torch.from_numpy(self._datastore.gather_keys(unique))
+        return keys[torch.from_numpy(inverse).view(ids.shape)]
+
+
+def rows_of(memory: int, row_bytes: int) -> int:
+    """How many rows of *row_bytes* fit into *memory* bytes; at least one."""
+    return max(1, memory // row_bytes)

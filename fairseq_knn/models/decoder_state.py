@@ -1,0 +1,74 @@
+"""What a decoder computed in one call, travelling with its output."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from fairseq_knn.retrieval import Neighbours
+
+STATE = "knn_state"
+
+
+@dataclass
+class DecoderState:
+    """Hidden states and logits of one decoder call.
+
+    It rides in the ``extra`` dictionary of fairseq's ``(logits, extra)``, never on the model, so calls
+    cannot mix up.
+
+    Args:
+        query: hidden states, (B, T, d).
+        logits: the output the state belongs to, (B, T, V).
+        padding: which positions are padding, bool (B, T), or ``None`` if there are none.
+    """
+
+    query: Tensor
+    logits: Tensor
+    padding: Tensor | None
+    _neighbours: Neighbours | None = field(default=None, repr=False)
+
+    def neighbours(self, retrieve: Callable[[Tensor, Tensor | None], Neighbours]) -> Neighbours:
+        """Neighbours of all positions, retrieved once however often probabilities are asked for."""
+        if self._neighbours is None:
+            self._neighbours = retrieve(self.query, None if self.padding is None else ~self.padding)
+        return self._neighbours
+
+    def rows(self, logits: Tensor) -> Tensor | None:
+        """Which positions (flattened B * T) *logits* are; ``None`` for all, in place.
+
+        fairseq passes parts of the logits without saying which: the last position
+        (``EnsembleModel.forward_decoder``), or a slice of the flattened positions (``SequenceScorer`` with
+        ``--softmax-batch``). Both are views, so their place in the memory of the whole tells.
+
+        Raises:
+            ValueError: they are not a part of this output.
+        """
+        if logits.shape == self.logits.shape:
+            return None
+        whole = self.logits
+        vocabulary = whole.size(-1)
+        batch, steps = logits.shape[:2]
+        index = torch.arange(whole.size(0) * whole.size(1), device=logits.device)
+        if whole.is_contiguous() and logits.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr():
+            first = (logits.storage_offset() - whole.storage_offset()) // vocabulary
+            strides = (logits.stride(0) // vocabulary, logits.stride(1) // vocabulary)
+            return index.as_strided((batch, steps), strides, first)
+        if batch == whole.size(0) and steps == 1:
+            return index.view(whole.shape[:2])[:, -1:]
+        raise ValueError(
+            f"logits of shape {tuple(logits.shape)} are not part of the decoder's output {tuple(whole.shape)}"
+        )
+
+
+def attach(net_output: tuple[Tensor, ...], query: Tensor, padding: Tensor | None) -> tuple[Tensor, dict[str, object]]:
+    """Add a :class:`DecoderState` to a decoder's output, whatever that decoder returns beside its logits.
+
+    Transformers return a dictionary, speech decoders ``None``, lstm and fconv the attention or ``None``.
+    Every caller in fairseq looks for ``attn`` in a dictionary.
+    """
+    logits, extra = net_output[0], net_output[1] if len(net_output) > 1 else None
+    extra = dict(extra) if isinstance(extra, dict) else {"attn": [extra]}
+    extra[STATE] = DecoderState(query, logits, padding)
+    return logits, extra

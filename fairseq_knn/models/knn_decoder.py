@@ -1,0 +1,126 @@
+"""A fairseq decoder that consults a datastore, made from any decoder object by changing its class."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from fairseq_knn.combiners import Combiner, mix
+from fairseq_knn.errors import ConfigurationError
+from fairseq_knn.models.decoder_state import STATE, DecoderState, attach
+from fairseq_knn.models.hidden_state import HiddenStateTap
+from fairseq_knn.retrieval import Retriever
+from fairseq_knn.storage.digest import parameters_digest
+
+
+class Augmentation:
+    """What a decoder is augmented with.
+
+    Args:
+        combiner: how neighbours are weighed.
+        retriever: where they come from.
+    """
+
+    def __init__(self, combiner: Combiner, retriever: Retriever) -> None:
+        self.combiner = combiner
+        self.retriever = retriever
+
+    def log_probs(self, model_log_probs: Tensor, logits: Tensor, state: DecoderState) -> Tensor:
+        """Mix the neighbours into the model's log-probabilities (same shape as *logits*)."""
+        neighbours = state.neighbours(self.retriever.retrieve)
+        rows = state.rows(logits)
+        query = state.query
+        if rows is not None:
+            neighbours = neighbours.select(rows)
+            query = query.reshape(-1, query.size(-1))[rows]
+        mixture = self.combiner.mixture(query, neighbours, model_log_probs)
+        return mix(model_log_probs, neighbours.values, mixture)
+
+
+class KnnDecoder:
+    """Mixed into the class of a decoder object by :func:`augment`; the object and its parameters stay.
+
+    ``forward`` records the hidden state that is the query, ``get_normalized_probs`` mixes. Both are the
+    only two places every stock program goes through: beam search, sampling, ensembles, scoring, training.
+    """
+
+    knn_tap: HiddenStateTap
+    knn_padding: int
+    knn_fingerprint: str | None
+    knn_augmentation: Callable[[], Augmentation | None]
+    knn_recorded: list[Tensor] | None
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        with self.knn_tap.capture() as states:
+            net_output = super().forward(*args, **kwargs)  # type: ignore[misc]
+        if not states:  # features_only: no output, no query
+            return net_output
+        if self.knn_recorded is not None:
+            self.knn_recorded.append(states[-1])
+        tokens = args[0] if args else kwargs["prev_output_tokens"]
+        # One token per row is a decoding step: none of them is padding.
+        padding = tokens.eq(self.knn_padding) if states[-1].size(1) > 1 else None
+        return attach(net_output, states[-1], padding)
+
+    def get_normalized_probs(self, net_output: Any, log_probs: bool, sample: Any = None) -> Tensor:
+        stock = super().get_normalized_probs  # type: ignore[misc]
+        extra = net_output[1] if len(net_output) > 1 else None
+        state = extra.get(STATE) if isinstance(extra, dict) else None
+        augmentation = self.knn_augmentation() if state is not None else None
+        if augmentation is None or augmentation.combiner.ignores_neighbours:
+            return stock(net_output, log_probs, sample)
+        mixed = augmentation.log_probs(stock(net_output, True, sample), net_output[0], state)
+        return mixed if log_probs else mixed.exp_()
+
+    @contextlib.contextmanager
+    def knn_record(self) -> Iterator[list[Tensor]]:
+        """Within the block, the hidden states of every forward are appended to the list."""
+        self.knn_recorded = []
+        try:
+            yield self.knn_recorded
+        finally:
+            self.knn_recorded = None
+
+
+_classes: dict[type, type] = {}
+
+
+def augment(model: nn.Module, key: str, augmentation: Callable[[], Augmentation | None]) -> None:
+    """Let the decoder of *model* consult a datastore.
+
+    The fingerprint of the model is taken whenever its parameters are loaded (before any conversion to
+    half precision), and kept as ``model.decoder.knn_fingerprint``.
+
+    Args:
+        model: a fairseq model with a ``decoder``, before or after its parameters are loaded.
+        key: hidden state that is the query, one of ``hidden_state.KEY_KINDS``.
+        augmentation: called at every step; ``None`` means the plain model.
+
+    Raises:
+        ConfigurationError: the model has no decoder, an adaptive softmax, or no such hidden state.
+    """
+    decoder = getattr(model, "decoder", None)
+    if decoder is None:
+        raise ConfigurationError(
+            f"{type(model).__name__} has no decoder, so it has no queries for a datastore: use an encoder-decoder model"
+        )
+    if getattr(decoder, "adaptive_softmax", None) is not None:
+        raise ConfigurationError(
+            f"{type(model).__name__} was trained with an adaptive softmax, which translation with a datastore does not "
+            "support: use a model with a full output layer"
+        )
+    stock = type(decoder)
+    if stock not in _classes:
+        _classes[stock] = type(f"Knn{stock.__name__}", (KnnDecoder, stock), {"__module__": __name__})
+    decoder.knn_tap = HiddenStateTap(decoder, key)
+    decoder.knn_padding = decoder.dictionary.pad()
+    decoder.knn_augmentation = augmentation
+    decoder.knn_recorded = None
+    decoder.knn_fingerprint = None
+    decoder.__class__ = _classes[stock]
+
+    def take_fingerprint(module: nn.Module, _keys: object) -> None:
+        decoder.knn_fingerprint = parameters_digest(module.named_parameters())
+
+    model.register_load_state_dict_post_hook(take_fingerprint)

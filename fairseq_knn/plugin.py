@@ -1,0 +1,24 @@
+"""What this package registers with fairseq, as one explicit list."""
+
+import importlib
+
+MODULES = (
+    "fairseq_knn.models.architectures",  # transformer_wmt19_de_en
+    "fairseq_knn.tasks.translation_knn",
+    "fairseq_knn.tasks.translation_multi_simple_epoch_knn",
+)
+
+
+def register() -> None:
+    """Register everything with fairseq; may be called any number of times.
+
+    Raises:
+        UnsupportedVersionError: fairseq, torch or Python are not among the supported versions.
+    """
+    from fairseq_knn import compat, hooks
+
+    hooks.install()  # first, so that the next line can end in one sentence
+    compat.check_versions()
+    compat.allow_fairseq_checkpoints()
+    for module in MODULES:
+        importlib.import_module(module)

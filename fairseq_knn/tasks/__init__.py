@@ -1,0 +1,1 @@
+"""The tasks this package registers with fairseq; stock fairseq imports every module of this folder."""

@@ -1,0 +1,154 @@
+"""Building a datastore while stock fairseq-generate scores the references."""
+
+import hashlib
+import logging
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fairseq_knn.datastore import DatastoreWriter, Plan
+from fairseq_knn.datastore.writer import ShardWriter
+from fairseq_knn.errors import ConfigurationError
+
+logger = logging.getLogger("fairseq_knn")
+
+_SECONDS_BETWEEN_REPORTS = 10.0
+
+
+class DatastoreBuild:
+    """Feeds the pending shards of a datastore to fairseq, in order, and stores what comes back.
+
+    Args:
+        path: directory of the datastore.
+        plan: what is built.
+        padding: id of the padding symbol in the targets.
+        rank, world: this process's part (``--distributed-rank``, ``--distributed-world-size``).
+        overwrite: replace a finished datastore.
+    """
+
+    def __init__(self, path: str, plan: Plan, padding: int, *, rank: int, world: int, overwrite: bool) -> None:
+        self.plan = plan
+        self.writer = DatastoreWriter(path, plan, rank=rank, world=world, overwrite=overwrite)
+        self._padding = padding
+        self._pending = self.writer.pending()
+        self._left: dict[int, int] = {}
+        self._shard: ShardWriter | None = None
+        self._progress = BuildProgress()
+        done = len(self.writer.own) - len(self._pending)
+        part = f" (rank {rank} of {world})" if world > 1 else ""
+        logger.info(
+            f"datastore {path}{part}: {len(self._pending)} of {len(self.writer.own)} shards to write"
+            + (f", {done} are there already" if done else "")
+        )
+
+    def batches(self, dataset: Any, order: np.ndarray, **limits: Any) -> list[list[int]]:
+        """Batches of the pending shards, shard after shard, sorted by length within each.
+
+        Args:
+            dataset: the split.
+            order: sentences the model can take, in the dataset's own order (int64 (n,)).
+            limits: ``max_tokens``, ``max_sentences`` of a batch.
+        """
+        shards = order // self.plan.shard_sentences
+        result: list[list[int]] = []
+        for shard in self._pending:
+            sentences = order[shards == shard]
+            self._left[shard] = len(sentences)
+            if len(sentences):
+                batches = dataset.batch_by_size(sentences, required_batch_size_multiple=1, **limits)
+                result.extend([int(i) for i in batch] for batch in batches)
+        self._progress.start(sum(self._left.values()))
+        return result
+
+    def add(self, query: Tensor, sample: dict[str, Any]) -> None:
+        """Store a batch.
+
+        Args:
+            query: hidden states under the reference, (B, T, d).
+            sample: the batch, with ``id`` (B,) and ``target`` (B, T).
+        """
+        target = sample.get("target")
+        if target is None:
+            raise ConfigurationError(
+                f"the split {self.plan.split!r} has no reference translations, and a datastore is made of them: choose "
+                "a split that has a target side"
+            )
+        stored = target.ne(self._padding)
+        lengths = stored.sum(dim=1).tolist()
+        keys = query[stored].to(torch.float16).cpu().numpy()
+        values = target[stored].cpu().numpy()
+        ids: list[int] = sample["id"].tolist()
+        number = ids[0] // self.plan.shard_sentences
+        if self._shard is None:
+            self._commit_empty(before=number)
+            self._shard = self.writer.open_shard(number)
+        self._shard.add(ids, lengths, keys, values)
+        self._progress.update(len(ids), len(keys))
+        self._left[number] -= len(ids)
+        if self._left[number] == 0:
+            self._commit()
+
+    def finish(self) -> None:
+        """Commit what is left and, when this process is the only one, finish the datastore."""
+        self._commit_empty(before=self.plan.shards)
+        manifest = self.writer.finish()
+        if manifest is None:
+            logger.info(
+                f"rank {self.writer.rank} has written its shards of {self.writer.root}; when all "
+                f"{self.writer.world} ranks have, run: fairseq-knn merge {self.writer.root}"
+            )
+        else:
+            logger.info(
+                f"datastore {self.writer.root} finished: {manifest.entries:,} entries of dimension {manifest.dimension}"
+            )
+
+    def _commit_empty(self, before: int) -> None:
+        """Shards whose sentences were all left out still count."""
+        for shard in [s for s, left in self._left.items() if left == 0 and s < before]:
+            if shard in self._pending:
+                self._pending.remove(shard)
+                self.writer.open_shard(shard).commit()
+
+    def _commit(self) -> None:
+        assert self._shard is not None
+        record = self._shard.commit()
+        self._pending.remove(self._shard.shard)
+        self._progress.report(f"shard {self._shard.shard} committed ({record.entries:,} entries)")
+        self._shard = None
+
+
+class BuildProgress:
+    """Entries per second and time left, in the log at least every few seconds."""
+
+    def start(self, sentences: int) -> None:
+        self._total, self._done, self._entries = sentences, 0, 0
+        self._started = self._reported = time.monotonic()
+
+    def update(self, sentences: int, entries: int) -> None:
+        self._done += sentences
+        self._entries += entries
+        if time.monotonic() - self._reported > _SECONDS_BETWEEN_REPORTS:
+            self.report("building")
+
+    def report(self, what: str) -> None:
+        self._reported = time.monotonic()
+        elapsed = max(self._reported - self._started, 1e-9)
+        left = elapsed / self._done * (self._total - self._done)
+        logger.info(
+            f"{what} | {self._done:,}/{self._total:,} sentences, {self._entries:,} entries, "
+            f"{self._entries / elapsed:,.0f} entries/s, {int(left) // 60}:{int(left) % 60:02d} left"
+        )
+
+
+def split_digest(dataset: Any) -> str:
+    """What identifies a split: SHA-256 over the source and target length of every sentence."""
+    sides = [getattr(dataset, side, None) for side in ("src_sizes", "tgt_sizes")]
+    if sides[1] is None:
+        sides = [np.array([dataset.size(i) for i in range(len(dataset))])]
+    digest = hashlib.sha256()
+    for side in sides:
+        digest.update(np.ascontiguousarray(side, dtype=np.int64).tobytes())
+    return digest.hexdigest()

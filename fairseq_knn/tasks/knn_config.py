@@ -1,0 +1,89 @@
+"""The ``--knn-*`` flags shared by every task that works with a datastore."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any, Optional
+
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+
+from fairseq_knn.combiners import COMBINERS
+from fairseq_knn.errors import ConfigurationError
+from fairseq_knn.index import BACKENDS
+from fairseq_knn.models.hidden_state import KEY_KINDS
+
+KNN_MODES = ("inference", "build_datastore")
+DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass
+class KnnConfig(FairseqDataclass):
+    """Flags of nearest-neighbour retrieval."""
+
+    knn_mode: ChoiceEnum(KNN_MODES) = field(  # type: ignore[valid-type]
+        default="inference",
+        metadata={
+            "help": "inference: translate with a datastore; build_datastore: write one (with --score-reference and "
+            "--gen-subset train)"
+        },
+    )
+    knn_datastore_path: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "directory of the datastore; several, separated by ':', are searched as one (in an ensemble each "
+            "model searches those it built)"
+        },
+    )
+    knn_key: Optional[ChoiceEnum(KEY_KINDS)] = field(  # type: ignore[valid-type]
+        default=None,
+        metadata={
+            "help": "hidden state that is key and query: decoder_output (default when building), ffn_input or "
+            "ffn_output of the last layer; at inference the datastore knows its own"
+        },
+    )
+    knn_combiner: ChoiceEnum(tuple(COMBINERS)) = field(  # type: ignore[valid-type]
+        default="vanilla", metadata={"help": "how neighbours become a distribution"}
+    )
+    knn_k: int = field(default=8, metadata={"help": "neighbours per query"})
+    knn_lambda: float = field(
+        default=0.7, metadata={"help": "weight of the neighbours against the model, 0 to 1 (0: the model alone)"}
+    )
+    knn_temperature: float = field(
+        default=10.0, metadata={"help": "squared distances are divided by it before the softmax"}
+    )
+    knn_backend: ChoiceEnum(BACKENDS) = field(  # type: ignore[valid-type]
+        default="auto",
+        metadata={
+            "help": "who searches: faiss (index made by `fairseq-knn build-index`), torch (exact, no index), or auto"
+        },
+    )
+    knn_device: ChoiceEnum(DEVICES) = field(  # type: ignore[valid-type]
+        default="auto", metadata={"help": "where keys, values and index live; auto: the GPU if there is one"}
+    )
+    knn_nprobe: int = field(
+        default=32, metadata={"help": "lists of an inverted index that are searched: more is slower and finds more"}
+    )
+    knn_shard_sentences: int = field(
+        default=8192,
+        metadata={"help": "sentences per shard of a datastore: what an interrupted build loses at most"},
+    )
+    knn_overwrite: bool = field(default=False, metadata={"help": "replace a finished datastore"})
+    knn_allow_mismatch: bool = field(
+        default=False,
+        metadata={"help": "use a datastore although another model or dictionary built it (rarely sensible)"},
+    )
+
+
+def read_config(task_config: Any) -> KnnConfig:
+    """Take the ``knn_*`` settings out of a task's configuration (a dataclass, DictConfig or Namespace).
+
+    Raises:
+        ConfigurationError: a setting is out of its range.
+    """
+    config = KnnConfig()
+    for setting in fields(KnnConfig):
+        if setting.name.startswith("knn_"):
+            value = getattr(task_config, setting.name, getattr(config, setting.name))
+            setattr(config, setting.name, getattr(value, "value", value))
+    for name, least in (("knn_k", 1), ("knn_nprobe", 1), ("knn_shard_sentences", 1)):
+        if (value := getattr(config, name)) < least:
+            raise ConfigurationError(f"--{name.replace('_', '-')} is {value}, but must be at least {least}")
+    return config

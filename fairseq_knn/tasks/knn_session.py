@@ -1,0 +1,179 @@
+"""One run with datastores: which model uses which, checked before the first sentence is translated."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from fairseq_knn.combiners import COMBINERS
+from fairseq_knn.datastore import Datastore
+from fairseq_knn.errors import ConfigurationError, DatastoreError
+from fairseq_knn.models.knn_decoder import Augmentation, augment
+from fairseq_knn.retrieval import Retriever
+from fairseq_knn.storage.digest import short, vocabulary_digest
+from fairseq_knn.tasks.knn_config import KnnConfig
+
+logger = logging.getLogger("fairseq_knn")
+
+
+class KnnSession:
+    """Gives the models of a run their datastores.
+
+    Args:
+        config: the ``--knn-*`` settings.
+
+    Raises:
+        ConfigurationError: a setting of the combiner is out of its range.
+    """
+
+    def __init__(self, config: KnnConfig) -> None:
+        self.config = config
+        self.building = config.knn_mode == "build_datastore"
+        self._combiner = COMBINERS[config.knn_combiner](
+            weight=config.knn_lambda, temperature=config.knn_temperature
+        )
+        self._datastores: list[Datastore] = []
+        self._models: list[nn.Module] = []
+        self._augmentations: dict[int, Augmentation | None] = {}
+
+    @property
+    def models(self) -> list[nn.Module]:
+        """Models loaded from checkpoints, in the order of ``--path``."""
+        return self._models
+
+    @property
+    def serving(self) -> bool:
+        """Whether models were loaded from checkpoints to be used (and not built to be trained)."""
+        return bool(self._models)
+
+    @property
+    def path(self) -> str:
+        """``--knn-datastore-path``, which every mode needs.
+
+        Raises:
+            ConfigurationError: it was not given.
+        """
+        if not self.config.knn_datastore_path:
+            raise ConfigurationError(
+                "--knn-datastore-path is missing: name the directory of the datastore (or use --task translation for "
+                "the model without one)"
+            )
+        return self.config.knn_datastore_path
+
+    @property
+    def key(self) -> str:
+        """The hidden state that is key and query: the datastore's own, or the one asked for."""
+        if self.building:
+            return self.config.knn_key or "decoder_output"
+        kinds = {store.manifest.plan.key: store for store in self._datastores}
+        if self.config.knn_key:
+            kinds.setdefault(self.config.knn_key, self._datastores[0])
+        if len(kinds) > 1:
+            told = ", ".join(f"{store.path}: {store.manifest.plan.key}" for store in self._datastores)
+            asked = f"; --knn-key asks for {self.config.knn_key}" if self.config.knn_key else ""
+            raise DatastoreError(
+                f"keys of different kinds cannot be mixed ({told}{asked}): leave out --knn-key, and combine only "
+                "datastores of one kind"
+            )
+        return next(iter(kinds))
+
+    def adopt(self, model: nn.Module) -> None:
+        """Let a model that is about to be loaded from a checkpoint work with datastores."""
+        if not self.building and not self._datastores:
+            self._datastores = [Datastore.load(path) for path in self.path.split(":")]
+        augment(model, self.key, lambda: self._augmentation(model))
+        self._models.append(model)
+
+    def prepare(self, vocabulary: Sequence[str]) -> None:
+        """Check models against datastores and open the indexes; called when the models are loaded.
+
+        Args:
+            vocabulary: symbols of the target dictionary in the order of their ids.
+
+        Raises:
+            DatastoreError: a datastore was built by another model or with another dictionary.
+            SearchIndexError, ConfigurationError: see :class:`~fairseq_knn.retrieval.Retriever`.
+        """
+        if self.building or self._augmentations:
+            return
+        self._check_vocabulary(vocabulary)
+        assignment = self._assign()
+        for model, stores in zip(self._models, assignment, strict=True):
+            self._augmentations[id(model)] = self._open(stores)
+
+    def _augmentation(self, model: nn.Module) -> Augmentation | None:
+        if self.building:
+            return None
+        if not self._augmentations:
+            # Programs without a generator (fairseq-validate) come here first.
+            self.prepare(model.decoder.dictionary.symbols)
+        return self._augmentations[id(model)]
+
+    def _open(self, stores: list[Datastore]) -> Augmentation | None:
+        config = self.config
+        if self._combiner.ignores_neighbours:
+            logger.info("the neighbours have weight 0: translating with the model alone")
+            return None
+        retriever = Retriever(
+            stores,
+            k=config.knn_k,
+            backend=config.knn_backend,
+            device=config.knn_device,
+            nprobe=config.knn_nprobe,
+        )
+        for store in stores:
+            logger.info(f"using {store.path}: {store.entries:,} entries of dimension {store.dimension}")
+        return Augmentation(self._combiner, retriever)
+
+    def _assign(self) -> list[list[Datastore]]:
+        """The datastores of each model: those it built itself."""
+        prints = [model.decoder.knn_fingerprint for model in self._models]
+        if len(prints) == 1 and self.config.knn_allow_mismatch:
+            return [self._datastores]
+        for store in self._datastores:
+            plan = store.manifest.plan
+            if plan.model not in prints:
+                loaded = ", ".join(f"{type(m).__name__} {short(p)}" for m, p in zip(self._models, prints, strict=True))
+                raise DatastoreError(
+                    f"{store.path} was built by another model ({plan.model_name} {short(plan.model)}) than the one "
+                    f"loaded ({loaded}): use that model, build a datastore with this one, or insist with "
+                    "--knn-allow-mismatch"
+                )
+        assignment = [[s for s in self._datastores if s.manifest.plan.model == p] for p in prints]
+        for model, fingerprint, stores in zip(self._models, prints, assignment, strict=True):
+            if not stores:
+                raise DatastoreError(
+                    f"no datastore in {self.path} was built by the ensemble's {type(model).__name__} "
+                    f"{short(fingerprint)}: build one with each model of the ensemble and separate them by ':'"
+                )
+        return assignment
+
+    def _check_vocabulary(self, vocabulary: Sequence[str]) -> None:
+        for store in self._datastores:
+            plan = store.manifest.plan
+            if plan.vocabulary != vocabulary_digest(vocabulary):
+                # Token ids of another size cannot even be looked up; the user cannot insist on those.
+                if self.config.knn_allow_mismatch and plan.vocabulary_size <= len(vocabulary):
+                    continue
+                raise DatastoreError(
+                    f"{store.path} was built with another target dictionary ({plan.vocabulary_size:,} symbols, "
+                    f"{short(plan.vocabulary)}) than the data's ({len(vocabulary):,} symbols, "
+                    f"{short(vocabulary_digest(vocabulary))}): use the data directory it was built from, or build it "
+                    "again with this dictionary"
+                )
+
+    def statistics(self) -> dict[str, Any]:
+        """What the searches of this run cost, for the closing line."""
+        opened = [a.retriever.statistics for a in self._augmentations.values() if a is not None]
+        if not opened:
+            return {}
+        searches = sum(s.searches for s in opened)
+        seconds = sum(s.seconds for s in opened)
+        return {
+            "knn_search_ms": round(1000 * seconds / searches, 2) if searches else 0.0,
+            "knn_searches": searches,
+            "knn_queries": sum(s.queries for s in opened),
+            "knn_lambda": self.config.knn_lambda,
+            "knn_k": self.config.knn_k,
+        }

@@ -1,0 +1,174 @@
+"""What every task with a datastore adds to its stock task."""
+
+from typing import Any
+
+import torch
+from fairseq.data import data_utils, iterators
+from torch import nn
+
+from fairseq_knn.datastore import Plan
+from fairseq_knn.errors import ConfigurationError
+from fairseq_knn.storage.digest import vocabulary_digest
+from fairseq_knn.tasks.accounting import AccountedBatches, SentenceCount
+from fairseq_knn.tasks.datastore_build import DatastoreBuild, split_digest
+from fairseq_knn.tasks.knn_config import read_config
+from fairseq_knn.tasks.knn_session import KnnSession
+
+
+class KnnTask:
+    """Mixed into a stock translation task.
+
+    In ``build_datastore`` mode the references that stock fairseq-generate scores become the entries of a
+    datastore; in ``inference`` mode every model loaded from a checkpoint consults datastores. Training is
+    the stock task's. Outside training every sentence is processed and counted.
+    """
+
+    def __init__(self, cfg: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(cfg, *args, **kwargs)
+        self.knn = KnnSession(read_config(cfg))
+        self._count = SentenceCount()
+        self._build: DatastoreBuild | None = None
+
+    def build_model(self, cfg: Any, from_checkpoint: bool = False) -> nn.Module:
+        model = super().build_model(cfg, from_checkpoint)  # type: ignore[misc]
+        if from_checkpoint:
+            self.knn.adopt(model)
+        return model
+
+    def build_generator(self, models: list[nn.Module], args: Any, *rest: Any, **kwargs: Any) -> Any:
+        if self.knn.serving:
+            if self.knn.building:
+                self._check_build(models, args)
+            self.knn.prepare(self.target_dictionary.symbols)  # type: ignore[attr-defined]
+        return super().build_generator(models, args, *rest, **kwargs)  # type: ignore[misc]
+
+    def _check_build(self, models: list[nn.Module], args: Any) -> None:
+        if not getattr(args, "score_reference", False):
+            raise ConfigurationError(
+                "a datastore is made of reference translations: add --score-reference to --knn-mode build_datastore"
+            )
+        if len(models) > 1:
+            raise ConfigurationError(
+                f"a datastore belongs to one model, but --path names {len(models)}: build one datastore with each"
+            )
+
+    def filter_indices_by_size(
+        self, indices: Any, dataset: Any, max_positions: Any = None, ignore_invalid_inputs: bool = False
+    ) -> Any:
+        """As stock, but a sentence that is too long ends the run with a sentence instead of a traceback.
+
+        Raises:
+            ConfigurationError: there are such sentences and they are not to be skipped.
+        """
+        if not ignore_invalid_inputs:
+            _, ignored = dataset.filter_indices_by_size(indices, max_positions)
+            if len(ignored):
+                raise ConfigurationError(
+                    f"{len(ignored)} sentences are longer than the {max_positions} tokens the model takes (the first: "
+                    f"{sorted(ignored)[:5]}): pass --skip-invalid-size-inputs-valid-test to leave them out, or raise "
+                    "--max-source-positions and --max-target-positions if the model allows it"
+                )
+        return super().filter_indices_by_size(  # type: ignore[misc]
+            indices, dataset, max_positions, ignore_invalid_inputs
+        )
+
+    def get_batch_iterator(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        stock = super().get_batch_iterator  # type: ignore[misc]
+        # Trainer.get_train_iterator is the only caller in fairseq that passes this argument.
+        if "update_epoch_batch_itr" in kwargs:
+            return stock(dataset, *args, **kwargs)
+        # Everywhere else no sentence may be dropped: stock throws the last batch away when its size is not a
+        # multiple of --required-batch-size-multiple (data_utils.batch_by_size).
+        kwargs["required_batch_size_multiple"] = 1
+        if not self.knn.serving:
+            return stock(dataset, *args, **kwargs)
+        split = next((name for name, data in self.datasets.items() if data is dataset), None)  # type: ignore[attr-defined]
+        if split is None:
+            self._count.expect_input()
+            return stock(dataset, *args, **kwargs)
+        shards, rank = kwargs.get("num_shards", 1), kwargs.get("shard_id", 0)
+        if self.knn.building:
+            iterator = self._build_iterator(dataset, split, **kwargs)
+            planned = considered = sum(map(len, iterator.frozen_batches))
+        else:
+            iterator = stock(dataset, *args, **kwargs)
+            batches = iterator.frozen_batches
+            considered = sum(map(len, batches))
+            planned = sum(map(len, batches[rank::shards]))
+            if not considered and not len(dataset):
+                raise ConfigurationError(
+                    f"the split {split!r} has no sentences: check the data directory and --gen-subset"
+                )
+        too_long = 0 if self.knn.building else len(dataset) - considered
+        self._count.expect(split, planned, too_long)
+        return AccountedBatches(iterator, self._at_end)
+
+    def _build_iterator(
+        self,
+        dataset: Any,
+        split: str,
+        *,
+        max_tokens: int | None = None,
+        max_sentences: int | None = None,
+        max_positions: Any = None,
+        ignore_invalid_inputs: bool = False,
+        num_shards: int = 1,
+        shard_id: int = 0,
+        num_workers: int = 0,
+        data_buffer_size: int = 0,
+        **_: Any,
+    ) -> iterators.EpochBatchIterator:
+        config = self.knn.config
+        (model,) = self.knn.models
+        symbols = self.target_dictionary.symbols  # type: ignore[attr-defined]
+        plan = Plan(
+            model=model.decoder.knn_fingerprint,
+            model_name=type(model).__name__,
+            vocabulary=vocabulary_digest(symbols),
+            vocabulary_size=len(symbols),
+            key=self.knn.key,
+            split=split,
+            data=split_digest(dataset),
+            sentences=len(dataset),
+            shard_sentences=config.knn_shard_sentences,
+        )
+        self._build = DatastoreBuild(
+            self.knn.path,
+            plan,
+            self.target_dictionary.pad(),  # type: ignore[attr-defined]
+            rank=shard_id,
+            world=num_shards,
+            overwrite=config.knn_overwrite,
+        )
+        # The order within a length is random in stock; fixed here, so that equal runs have equal batches.
+        with data_utils.numpy_seed(0):
+            order = dataset.ordered_indices()
+        if max_positions is not None:
+            order = self.filter_indices_by_size(order, dataset, max_positions, ignore_invalid_inputs)
+        return iterators.EpochBatchIterator(
+            dataset=dataset,
+            collate_fn=dataset.collater,
+            batch_sampler=self._build.batches(dataset, order, max_tokens=max_tokens, max_sentences=max_sentences),
+            num_workers=num_workers,
+            buffer_size=data_buffer_size,
+        )
+
+    def inference_step(self, generator: Any, models: list[nn.Module], sample: Any, *args: Any, **kwargs: Any) -> Any:
+        step = super().inference_step  # type: ignore[misc]
+        self._count.processed += len(sample["id"]) if "id" in sample else len(sample["net_input"]["src_tokens"])
+        if self._build is None:
+            return step(generator, models, sample, *args, **kwargs)
+        with models[0].decoder.knn_record() as states:
+            result = step(generator, models, sample, *args, **kwargs)
+        with torch.no_grad():
+            self._build.add(states[-1], sample)
+        return result
+
+    def _at_end(self) -> None:
+        if self._build is not None:
+            self._build.finish()
+        self._count.close(self.knn.statistics())
+        if self._count.processed == 0:
+            # Nothing was left to do (an array task without sentences, a build that was complete). Stock
+            # fairseq-generate would divide by zero in its last line.
+            raise SystemExit(0)

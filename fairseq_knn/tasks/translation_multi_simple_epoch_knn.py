@@ -1,0 +1,20 @@
+"""Multilingual translation with a datastore."""
+
+from argparse import ArgumentParser
+
+from fairseq.dataclass.utils import gen_parser_from_dataclass
+from fairseq.tasks import register_task
+from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleEpochTask
+
+from fairseq_knn.tasks.knn_config import KnnConfig
+from fairseq_knn.tasks.knn_task import KnnTask
+
+
+@register_task("translation_multi_simple_epoch_knn")
+class TranslationMultiSimpleEpochKnnTask(KnnTask, TranslationMultiSimpleEpochTask):
+    """Stock ``translation_multi_simple_epoch`` with nearest-neighbour retrieval."""
+
+    @staticmethod
+    def add_args(parser: ArgumentParser) -> None:
+        TranslationMultiSimpleEpochTask.add_args(parser)
+        gen_parser_from_dataclass(parser, KnnConfig())

@@ -1,0 +1,56 @@
+"""Helpers shared by the tests."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fairseq_knn.datastore import Datastore, DatastoreWriter, Plan
+
+
+def write_datastore(
+    path: Path | str,
+    keys: np.ndarray,
+    values: np.ndarray,
+    lengths: Sequence[int] | None = None,
+    shard_sentences: int | None = None,
+    *,
+    vocabulary_size: int = 1000,
+    model: str = "0" * 64,
+    key: str = "decoder_output",
+) -> Datastore:
+    """Write a finished datastore and open it.
+
+    Args:
+        path: its directory.
+        keys: (n, d), stored as float16.
+        values: target token ids (n,).
+        lengths: tokens of each sentence, summing to n; default: one sentence per entry up to 7 entries
+            each, so that sentences and positions differ.
+        shard_sentences: sentences per shard; default: all in one shard.
+        vocabulary_size, model, key: fields of the plan.
+    """
+    keys, values = np.asarray(keys, np.float16), np.asarray(values)
+    if lengths is None:
+        lengths = [min(7, len(keys) - start) for start in range(0, len(keys), 7)]
+    plan = Plan(
+        model=model,
+        model_name="TestModel",
+        vocabulary="1" * 64,
+        vocabulary_size=vocabulary_size,
+        key=key,
+        split="train",
+        data="2" * 64,
+        sentences=len(lengths),
+        shard_sentences=shard_sentences or len(lengths),
+    )
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    writer = DatastoreWriter(path, plan)
+    for shard in writer.pending():
+        first, last = plan.sentence_range(shard)
+        entries = slice(starts[first], starts[last])
+        part = writer.open_shard(shard)
+        part.add(range(first, last), lengths[first:last], keys[entries], values[entries])
+        part.commit()
+    writer.finish()
+    return Datastore.load(path)
