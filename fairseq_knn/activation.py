@@ -25,23 +25,29 @@ def _register() -> None:
 class _FairseqFinder(MetaPathFinder):
     """Notices the import of fairseq; finds nothing itself."""
 
+    _searching = False
+
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name != "fairseq":
+        if name != "fairseq" or self._searching:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec("fairseq")
+        self._searching = True
+        try:
+            spec = importlib.util.find_spec("fairseq")
+        finally:
+            self._searching = False
         if spec is not None and spec.loader is not None:
-            spec.loader = _RegisteringLoader(spec.loader)
+            spec.loader = _RegisteringLoader(spec.loader, self)
         return spec
 
 
 class _RegisteringLoader(Loader):
     """Loads fairseq as its own loader does, then registers this package."""
 
-    def __init__(self, loader: Loader) -> None:
+    def __init__(self, loader: Loader, finder: MetaPathFinder) -> None:
         self._loader = loader
+        self._finder = finder
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
@@ -50,4 +56,6 @@ class _RegisteringLoader(Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         self._loader.exec_module(module)
+        if self._finder in sys.meta_path:
+            sys.meta_path.remove(self._finder)
         _register()

@@ -5,8 +5,8 @@ import collections
 import enum
 import importlib
 import sys
-import typing
 from importlib import metadata
+from typing import Any
 
 from fairseq_knn.errors import UnsupportedVersionError
 
@@ -23,8 +23,8 @@ def check_versions() -> None:
     """
     if not _PYTHON[0] <= sys.version_info[:2] < _PYTHON[1]:
         raise UnsupportedVersionError(
-            f"this is Python {sys.version_info.major}.{sys.version_info.minor}, fairseq_knn supports 3.11 and 3.12: make "
-            "an environment with one of these"
+            f"this is Python {sys.version_info.major}.{sys.version_info.minor}, fairseq_knn supports 3.11 and 3.12: "
+            "make an environment with one of these"
         )
     torch_version = metadata.version("torch")
     if not _TORCH[0] <= _major_minor(torch_version) < _TORCH[1]:
@@ -68,8 +68,15 @@ def allow_fairseq_checkpoints() -> None:
     """
     import torch
 
-    allowed: list[object] = [argparse.Namespace, collections.defaultdict, collections.OrderedDict, dict, list, int]
-    allowed += [typing.Any]
+    allowed: list[Any] = [
+        argparse.Namespace,
+        collections.defaultdict,
+        collections.OrderedDict,
+        dict,
+        list,
+        int,
+    ]
+    allowed += [Any]
     allowed += _numpy_globals()
     for module, names in (
         ("omegaconf.dictconfig", ("DictConfig",)),
@@ -85,7 +92,7 @@ def allow_fairseq_checkpoints() -> None:
     torch.serialization.add_safe_globals(allowed)
 
 
-def _numpy_globals() -> list[object]:
+def _numpy_globals() -> list[Any]:
     """numpy's scalar and array constructors, also under the module name numpy 1 wrote them with."""
     import numpy as np
     from numpy._core import multiarray
@@ -102,7 +109,7 @@ def _numpy_globals() -> list[object]:
     ]
 
 
-def _fairseq_enums() -> list[object]:
+def _fairseq_enums() -> list[Any]:
     """Enumerations that tasks leave in a checkpoint's arguments."""
     from fairseq.data.multilingual import multilingual_utils
 

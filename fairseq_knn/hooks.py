@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from fairseq import utils
+from hydra.core.utils import JobReturn
 
 from fairseq_knn.errors import UserError
 from fairseq_knn.version import __version__
@@ -26,6 +27,7 @@ def install() -> None:
     """Put every hook in place, once."""
     if not _undo:
         _undo.append(_one_sentence_for_user_errors())
+        _undo.append(_one_sentence_under_hydra())
         _undo.append(_one_package_from_two_paths())
 
 
@@ -41,8 +43,7 @@ def _one_sentence_for_user_errors() -> Callable[[], None]:
 
     def excepthook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
         if isinstance(error, UserError):
-            sys.stdout.flush()
-            print(f"fairseq_knn: error: {error}", file=sys.stderr)
+            _say(error)
         else:
             previous(kind, error, traceback)
 
@@ -52,6 +53,29 @@ def _one_sentence_for_user_errors() -> Callable[[], None]:
         sys.excepthook = previous
 
     return restore
+
+
+def _one_sentence_under_hydra() -> Callable[[], None]:
+    """fairseq-hydra-train catches what its job raises and shows it when the job's result is asked for."""
+    stock = JobReturn.return_value
+
+    def return_value(self: JobReturn) -> Any:
+        if isinstance(self._return_value, UserError):
+            _say(self._return_value)
+            raise SystemExit(1)
+        return stock.fget(self)
+
+    JobReturn.return_value = property(return_value, stock.fset)
+
+    def restore() -> None:
+        JobReturn.return_value = stock
+
+    return restore
+
+
+def _say(error: UserError) -> None:
+    sys.stdout.flush()
+    print(f"fairseq_knn: error: {error}", file=sys.stderr)
 
 
 def _one_package_from_two_paths() -> Callable[[], None]:
@@ -68,7 +92,7 @@ def _one_package_from_two_paths() -> Callable[[], None]:
         path = getattr(args, "user_dir", None)
         if path is None or not _is_this_package(Path(os.path.abspath(path))):
             stock(args)
-        elif not os.path.samefile(path, loaded):
+        elif os.path.exists(path) and not os.path.samefile(path, loaded):
             logger.warning(f"--user-dir {path}: fairseq_knn is loaded from {loaded} already; that copy is used")
 
     utils.import_user_module = import_user_module
@@ -82,12 +106,16 @@ def _one_package_from_two_paths() -> Callable[[], None]:
 def _is_this_package(path: Path) -> bool:
     """Whether *path* is a copy of this package, of this version.
 
+    The bare name counts too: stock looks for a missing directory beside the installed fairseq.
+
     Raises:
         UserError: it is a copy of another version.
     """
-    version = path / "version.py"
-    if path.name != __name__.partition(".")[0] or not version.exists():
+    if path.name != __name__.partition(".")[0]:
         return False
+    version = path / "version.py"
+    if not version.exists():
+        return not path.exists()
     if f'"{__version__}"' not in version.read_text(encoding="utf-8"):
         raise UserError(
             f"--user-dir {path} is another version of fairseq_knn than the one loaded from {Path(__file__).parent} "

@@ -4,11 +4,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fairseq_knn.cli import build_index, corpus, merge, path
+from fairseq_knn.cli import build_index, corpus, merge, path, tune
 from fairseq_knn.errors import UserError
 from fairseq_knn.version import __version__
 
-COMMANDS = (path, corpus, build_index, merge)
+COMMANDS = (path, corpus, build_index, merge, tune)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,8 +23,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for command in COMMANDS:
         subparser = commands.add_parser(command.NAME, help=command.HELP, description=command.HELP)
         command.add_arguments(subparser)
-        subparser.set_defaults(run=command.run)
-    args = parser.parse_args(arguments)
+        subparser.set_defaults(run=command.run, passes_on=getattr(command, "PASSES_ON", None))
+    args, passed_on = parser.parse_known_args(arguments)
+    args.passed_on = passed_on
+    if args.passed_on and not args.passes_on:
+        parser.error(f"unrecognized arguments: {' '.join(args.passed_on)}")
     try:
         status: int = args.run(args)
         return status

@@ -24,7 +24,8 @@ def write_npy(path: Path, shape: tuple[int, ...], dtype: np.dtype, pieces: Itera
     """
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
-        header, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        header,
+        {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape},
     )
     digest = hashlib.sha256()
     size = 0
@@ -39,4 +40,4 @@ def write_npy(path: Path, shape: tuple[int, ...], dtype: np.dtype, pieces: Itera
 def _blocks(header: bytes, pieces: Iterable[np.ndarray]) -> Iterable[memoryview]:
     yield memoryview(header)
     for piece in pieces:
-        yield memoryview(np.ascontiguousarray(piece)).cast("B")
+        yield np.ascontiguousarray(piece).data.cast("B")

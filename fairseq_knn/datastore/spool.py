@@ -29,7 +29,7 @@ class KeySpool:
         """Append keys (float16 (n, d)) and return the row at which they start."""
         start = self._rows
         with explain_os_errors(self.path):
-            self._file.write(memoryview(np.ascontiguousarray(keys)).cast("B"))
+            self._file.write(np.ascontiguousarray(keys).data)
         self._rows += len(keys)
         self._dimension = keys.shape[1]
         self._row_bytes = keys.shape[1] * keys.itemsize

@@ -104,9 +104,7 @@ class ShardWriter:
             }
             for name in ARRAYS:
                 shape = (entries, self._dimension) if name == "keys" else (entries,)
-                arrays[name] = write_npy(
-                    array_path(self.root, name, self.shard), shape, types[name], contents[name]
-                )
+                arrays[name] = write_npy(array_path(self.root, name, self.shard), shape, types[name], contents[name])
         record = ShardRecord(
             entries=entries,
             dimension=self._dimension if entries else 0,
@@ -142,7 +140,15 @@ class DatastoreWriter:
             another plan, or the split has no sentences.
     """
 
-    def __init__(self, path: Path | str, plan: Plan, *, rank: int = 0, world: int = 1, overwrite: bool = False):
+    def __init__(
+        self,
+        path: Path | str,
+        plan: Plan,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        overwrite: bool = False,
+    ):
         self.root, self.plan, self.rank, self.world = Path(path), plan, rank, world
         if plan.sentences == 0:
             raise DatastoreError(
@@ -170,7 +176,9 @@ class DatastoreWriter:
             write_json(path, asdict(self.plan))
             return
         except TypeError as error:
-            raise DatastoreError(f"{path} is not the plan of a datastore: delete {self.root} and start again") from error
+            raise DatastoreError(
+                f"{path} is not the plan of a datastore: delete {self.root} and start again"
+            ) from error
         if difference := started.difference(self.plan):
             raise DatastoreError(
                 f"{self.root} holds an unfinished datastore of another plan ({difference}): finish it with the "

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,13 +63,13 @@ class DecoderState:
         )
 
 
-def attach(net_output: tuple[Tensor, ...], query: Tensor, padding: Tensor | None) -> tuple[Tensor, dict[str, object]]:
+def attach(net_output: tuple[Any, ...], query: Tensor, padding: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
     """Add a :class:`DecoderState` to a decoder's output, whatever that decoder returns beside its logits.
 
     Transformers return a dictionary, speech decoders ``None``, lstm and fconv the attention or ``None``.
     Every caller in fairseq looks for ``attn`` in a dictionary.
     """
-    logits, extra = net_output[0], net_output[1] if len(net_output) > 1 else None
-    extra = dict(extra) if isinstance(extra, dict) else {"attn": [extra]}
+    logits, rest = net_output[0], net_output[1] if len(net_output) > 1 else None
+    extra = dict(rest) if isinstance(rest, dict) else {"attn": [rest]}
     extra[STATE] = DecoderState(query, logits, padding)
     return logits, extra

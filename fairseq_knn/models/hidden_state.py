@@ -11,6 +11,7 @@ ffn_output        output of the last layer's feed-forward block               kn
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -66,7 +67,7 @@ class HiddenStateTap:
         )
 
     def _on_output_layer(self, record: Callable[[Tensor], None]) -> Callable[[], None]:
-        original = self._decoder.output_layer
+        original = cast(Callable[..., Tensor], self._decoder.output_layer)
 
         def output_layer(features: Tensor, *args: object, **kwargs: object) -> Tensor:
             record(features)

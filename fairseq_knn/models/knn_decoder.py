@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -45,6 +45,7 @@ class KnnDecoder:
     only two places every stock program goes through: beam search, sampling, ensembles, scoring, training.
     """
 
+    dictionary: Any
     knn_tap: HiddenStateTap
     knn_padding: int
     knn_fingerprint: str | None
@@ -64,14 +65,19 @@ class KnnDecoder:
         return attach(net_output, states[-1], padding)
 
     def get_normalized_probs(self, net_output: Any, log_probs: bool, sample: Any = None) -> Tensor:
-        stock = super().get_normalized_probs  # type: ignore[misc]
         extra = net_output[1] if len(net_output) > 1 else None
         state = extra.get(STATE) if isinstance(extra, dict) else None
         augmentation = self.knn_augmentation() if state is not None else None
-        if augmentation is None or augmentation.combiner.ignores_neighbours:
-            return stock(net_output, log_probs, sample)
-        mixed = augmentation.log_probs(stock(net_output, True, sample), net_output[0], state)
+        if state is None or augmentation is None:
+            stock: Tensor = super().get_normalized_probs(net_output, log_probs, sample)  # type: ignore[misc]
+            return stock
+        mixed = augmentation.log_probs(self.knn_model_log_probs(net_output, sample), net_output[0], state)
         return mixed if log_probs else mixed.exp_()
+
+    def knn_model_log_probs(self, net_output: Any, sample: Any = None) -> Tensor:
+        """The model's own log-probabilities, without neighbours: float32 (B, T, V)."""
+        log_probs: Tensor = super().get_normalized_probs(net_output, True, sample)  # type: ignore[misc]
+        return log_probs
 
     @contextlib.contextmanager
     def knn_record(self) -> Iterator[list[Tensor]]:
@@ -81,6 +87,11 @@ class KnnDecoder:
             yield self.knn_recorded
         finally:
             self.knn_recorded = None
+
+
+def knn_decoder(model: nn.Module) -> KnnDecoder:
+    """The decoder of a model that :func:`augment` was applied to."""
+    return cast(KnnDecoder, model.decoder)
 
 
 _classes: dict[type, type] = {}
@@ -123,4 +134,4 @@ def augment(model: nn.Module, key: str, augmentation: Callable[[], Augmentation 
     def take_fingerprint(module: nn.Module, _keys: object) -> None:
         decoder.knn_fingerprint = parameters_digest(module.named_parameters())
 
-    model.register_load_state_dict_post_hook(take_fingerprint)
+    model.register_load_state_dict_post_hook(take_fingerprint)  # type: ignore[no-untyped-call]

@@ -139,9 +139,7 @@ class Retriever:
             distances, ids = searcher.search(rows, min(self.k, store.entries))
             found = ids >= 0
             tokens = values[ids.clamp(min=0).to(values.device)].to(ids.device, torch.int64)
-            results.append(
-                Neighbours(distances, torch.where(found, ids + offset, ids), torch.where(found, tokens, 0))
-            )
+            results.append(Neighbours(distances, torch.where(found, ids + offset, ids), torch.where(found, tokens, 0)))
             offset += store.entries
         if len(results) == 1:
             return results[0]

@@ -42,8 +42,7 @@ def explain_os_errors(path: Path) -> Iterator[None]:
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise UserError(
-                f"{path} cannot be written ({error.strerror}): choose a place you may write to or "
-                "mend its permissions"
+                f"{path} cannot be written ({error.strerror}): choose a place you may write to or mend its permissions"
             ) from error
         if error.errno in (errno.EEXIST, errno.ENOTDIR):
             raise UserError(

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import numpy as np
 import torch
 
 _BLOCK = 1 << 22
@@ -35,7 +34,7 @@ def parameters_digest(parameters: Iterable[tuple[str, torch.Tensor]]) -> str:
     for name, tensor in sorted(parameters, key=lambda item: item[0]):
         array = tensor.detach().to(device="cpu", dtype=torch.float32).contiguous().numpy()
         digest.update(f"{name}{array.shape}".encode())
-        digest.update(memoryview(np.ascontiguousarray(array)).cast("B") if array.size else b"")
+        digest.update(array.tobytes())
     return digest.hexdigest()
 
 

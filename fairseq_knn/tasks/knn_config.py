@@ -1,7 +1,7 @@
 """The ``--knn-*`` flags shared by every task that works with a datastore."""
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Optional
+from typing import Any
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 
@@ -25,14 +25,14 @@ class KnnConfig(FairseqDataclass):
             "--gen-subset train)"
         },
     )
-    knn_datastore_path: Optional[str] = field(
+    knn_datastore_path: str | None = field(
         default=None,
         metadata={
             "help": "directory of the datastore; several, separated by ':', are searched as one (in an ensemble each "
             "model searches those it built)"
         },
     )
-    knn_key: Optional[ChoiceEnum(KEY_KINDS)] = field(  # type: ignore[valid-type]
+    knn_key: ChoiceEnum(KEY_KINDS) | None = field(  # type: ignore[valid-type]
         default=None,
         metadata={
             "help": "hidden state that is key and query: decoder_output (default when building), ffn_input or "
@@ -44,7 +44,8 @@ class KnnConfig(FairseqDataclass):
     )
     knn_k: int = field(default=8, metadata={"help": "neighbours per query"})
     knn_lambda: float = field(
-        default=0.7, metadata={"help": "weight of the neighbours against the model, 0 to 1 (0: the model alone)"}
+        default=0.7,
+        metadata={"help": "weight of the neighbours against the model, 0 to 1 (0: the model alone)"},
     )
     knn_temperature: float = field(
         default=10.0, metadata={"help": "squared distances are divided by it before the softmax"}
@@ -56,10 +57,12 @@ class KnnConfig(FairseqDataclass):
         },
     )
     knn_device: ChoiceEnum(DEVICES) = field(  # type: ignore[valid-type]
-        default="auto", metadata={"help": "where keys, values and index live; auto: the GPU if there is one"}
+        default="auto",
+        metadata={"help": "where keys, values and index live; auto: the GPU if there is one"},
     )
     knn_nprobe: int = field(
-        default=32, metadata={"help": "lists of an inverted index that are searched: more is slower and finds more"}
+        default=32,
+        metadata={"help": "lists of an inverted index that are searched: more is slower and finds more"},
     )
     knn_shard_sentences: int = field(
         default=8192,

@@ -9,7 +9,7 @@ from torch import nn
 from fairseq_knn.combiners import COMBINERS
 from fairseq_knn.datastore import Datastore
 from fairseq_knn.errors import ConfigurationError, DatastoreError
-from fairseq_knn.models.knn_decoder import Augmentation, augment
+from fairseq_knn.models.knn_decoder import Augmentation, augment, knn_decoder
 from fairseq_knn.retrieval import Retriever
 from fairseq_knn.storage.digest import short, vocabulary_digest
 from fairseq_knn.tasks.knn_config import KnnConfig
@@ -30,9 +30,7 @@ class KnnSession:
     def __init__(self, config: KnnConfig) -> None:
         self.config = config
         self.building = config.knn_mode == "build_datastore"
-        self._combiner = COMBINERS[config.knn_combiner](
-            weight=config.knn_lambda, temperature=config.knn_temperature
-        )
+        self._combiner = COMBINERS[config.knn_combiner](weight=config.knn_lambda, temperature=config.knn_temperature)
         self._datastores: list[Datastore] = []
         self._models: list[nn.Module] = []
         self._augmentations: dict[int, Augmentation | None] = {}
@@ -107,7 +105,7 @@ class KnnSession:
             return None
         if not self._augmentations:
             # Programs without a generator (fairseq-validate) come here first.
-            self.prepare(model.decoder.dictionary.symbols)
+            self.prepare(knn_decoder(model).dictionary.symbols)
         return self._augmentations[id(model)]
 
     def _open(self, stores: list[Datastore]) -> Augmentation | None:
@@ -128,7 +126,7 @@ class KnnSession:
 
     def _assign(self) -> list[list[Datastore]]:
         """The datastores of each model: those it built itself."""
-        prints = [model.decoder.knn_fingerprint for model in self._models]
+        prints = [str(knn_decoder(model).knn_fingerprint) for model in self._models]
         if len(prints) == 1 and self.config.knn_allow_mismatch:
             return [self._datastores]
         for store in self._datastores:

@@ -8,6 +8,7 @@ from torch import nn
 
 from fairseq_knn.datastore import Plan
 from fairseq_knn.errors import ConfigurationError
+from fairseq_knn.models.knn_decoder import knn_decoder
 from fairseq_knn.storage.digest import vocabulary_digest
 from fairseq_knn.tasks.accounting import AccountedBatches, SentenceCount
 from fairseq_knn.tasks.datastore_build import DatastoreBuild, split_digest
@@ -24,13 +25,13 @@ class KnnTask:
     """
 
     def __init__(self, cfg: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(cfg, *args, **kwargs)
+        super().__init__(cfg, *args, **kwargs)  # type: ignore[call-arg]
         self.knn = KnnSession(read_config(cfg))
         self._count = SentenceCount()
         self._build: DatastoreBuild | None = None
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> nn.Module:
-        model = super().build_model(cfg, from_checkpoint)  # type: ignore[misc]
+        model: nn.Module = super().build_model(cfg, from_checkpoint)  # type: ignore[misc]
         if from_checkpoint:
             self.knn.adopt(model)
         return model
@@ -53,7 +54,11 @@ class KnnTask:
             )
 
     def filter_indices_by_size(
-        self, indices: Any, dataset: Any, max_positions: Any = None, ignore_invalid_inputs: bool = False
+        self,
+        indices: Any,
+        dataset: Any,
+        max_positions: Any = None,
+        ignore_invalid_inputs: bool = False,
     ) -> Any:
         """As stock, but a sentence that is too long ends the run with a sentence instead of a traceback.
 
@@ -122,7 +127,7 @@ class KnnTask:
         (model,) = self.knn.models
         symbols = self.target_dictionary.symbols  # type: ignore[attr-defined]
         plan = Plan(
-            model=model.decoder.knn_fingerprint,
+            model=str(knn_decoder(model).knn_fingerprint),
             model_name=type(model).__name__,
             vocabulary=vocabulary_digest(symbols),
             vocabulary_size=len(symbols),
@@ -153,12 +158,17 @@ class KnnTask:
             buffer_size=data_buffer_size,
         )
 
+    def count_sentences(self, sample: Any) -> None:
+        """Note that a batch was processed."""
+        # fairseq-interactive makes batches without ids.
+        self._count.processed += len(sample["id"] if "id" in sample else sample["net_input"]["src_tokens"])
+
     def inference_step(self, generator: Any, models: list[nn.Module], sample: Any, *args: Any, **kwargs: Any) -> Any:
         step = super().inference_step  # type: ignore[misc]
-        self._count.processed += len(sample["id"]) if "id" in sample else len(sample["net_input"]["src_tokens"])
+        self.count_sentences(sample)
         if self._build is None:
             return step(generator, models, sample, *args, **kwargs)
-        with models[0].decoder.knn_record() as states:
+        with knn_decoder(models[0]).knn_record() as states:
             result = step(generator, models, sample, *args, **kwargs)
         with torch.no_grad():
             self._build.add(states[-1], sample)

@@ -1,0 +1,54 @@
+# From a bare machine (Python 3.11 or 3.12, g++, make, a package index) to a result in one command.
+
+VENV ?= .venv
+# The first of these that is 3.11 or 3.12 makes the environment; PYTHON=... names another.
+PYTHON ?= python3 python3.12 python3.11
+# Test processes side by side; each gets one thread.
+JOBS ?= 2
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+QUICKSTART := $(BIN)/python examples/quickstart.py
+
+.PHONY: help venv quickstart test lint format clean distclean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make quickstart  build a datastore and translate with it, on a small model, on this machine"
+	@echo "make test        lint, then all tests"
+	@echo "make lint        ruff and mypy"
+	@echo "make format      let ruff lay out the code and mend what it can"
+	@echo "make venv        only the set-up, which the others do themselves: $(VENV), 5 GB, some minutes"
+	@echo "make clean       remove caches and build folders"
+	@echo "make distclean   remove $(VENV) too"
+	@echo
+	@echo "PYTHON=/path/to/python3.11  the interpreter to make $(VENV) with (3.11 or 3.12)"
+	@echo "PYTEST_ARGS='-k name -x'    more arguments for pytest;  JOBS=$(JOBS)  test processes"
+
+venv: $(VENV)/.ready
+
+# The version is part of what is installed.
+$(VENV)/.ready: pyproject.toml setup.py fairseq_knn/version.py tools/set_up.sh
+	@tools/set_up.sh $(VENV) $(PYTHON)
+
+quickstart: venv
+	$(QUICKSTART)
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations 10 $(PYTEST_ARGS)
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: venv
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find fairseq_knn tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)

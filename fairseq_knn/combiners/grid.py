@@ -1,0 +1,79 @@
+"""Perplexity of vanilla mixing for every k, lambda and temperature of a grid, from one retrieval."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class GridPoint:
+    """Mean negative log-likelihood (nats per token) of one setting."""
+
+    k: int
+    weight: float
+    temperature: float
+    loss: float
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(self.loss) if self.loss < 700 else math.inf
+
+
+class VanillaGrid:
+    """Adds up the loss of the references under every setting.
+
+    Args:
+        ks, weights, temperatures: values of k, lambda (below 1: a reference token without neighbours must
+            keep a probability) and T.
+    """
+
+    def __init__(self, ks: Sequence[int], weights: Sequence[float], temperatures: Sequence[float]) -> None:
+        self.ks, self.weights, self.temperatures = list(ks), list(weights), list(temperatures)
+        shape = (len(self.ks), len(self.weights), len(self.temperatures))
+        self._loss = torch.zeros(shape, dtype=torch.float64)
+        self._model_loss = 0.0
+        self.tokens = 0
+
+    @torch.no_grad()
+    def add(self, log_probs: Tensor, distances: Tensor, matches: Tensor) -> None:
+        """Add reference tokens.
+
+        Args:
+            log_probs: the model's log-probability of each, float32 (n,).
+            distances: of its neighbours, nearest first, float32 (n, K) with K >= max(ks).
+            matches: which neighbours' value is the reference token, bool (n, K).
+        """
+        found = torch.isfinite(distances)
+        take = torch.tensor(self.ks, device=distances.device) - 1
+        keep = torch.log1p(-torch.tensor(self.weights, device=distances.device))
+        use = torch.log(torch.tensor(self.weights, device=distances.device))
+        for t, temperature in enumerate(self.temperatures):
+            scores = (distances / -temperature).masked_fill(~found, -torch.inf)
+            mass = scores.masked_fill(~matches, -torch.inf).logcumsumexp(dim=-1)[:, take]
+            neighbours = (mass - scores.logcumsumexp(dim=-1)[:, take]).unsqueeze(-1)
+            model = log_probs.view(-1, 1, 1)
+            mixed = torch.logaddexp(model + keep, neighbours + use)
+            # A query without any neighbour keeps the model's distribution.
+            mixed = torch.where(found[:, :1, None], mixed, model)
+            self._loss[:, :, t] -= mixed.double().sum(dim=0).cpu()
+        self._model_loss -= float(log_probs.double().sum())
+        self.tokens += len(log_probs)
+
+    @property
+    def model_loss(self) -> float:
+        """Mean negative log-likelihood of the model alone, in nats per token."""
+        return self._model_loss / max(self.tokens, 1)
+
+    def points(self) -> list[GridPoint]:
+        """Every setting, best first."""
+        mean = self._loss / max(self.tokens, 1)
+        points = [
+            GridPoint(k, weight, temperature, float(mean[i, j, t]))
+            for i, k in enumerate(self.ks)
+            for j, weight in enumerate(self.weights)
+            for t, temperature in enumerate(self.temperatures)
+        ]
+        return sorted(points, key=lambda point: point.loss)

@@ -1,0 +1,44 @@
+"""Which index suits a datastore."""
+
+import torch
+
+# Multiply-adds per query below which an exact scan on a CPU is as fast as an approximate index.
+EXACT_SCAN = 4_000_000
+_MAX_LISTS = 65536
+
+
+def choose_factory(entries: int, dimension: int, device: torch.device) -> str:
+    """The faiss factory string for a datastore.
+
+    * Few keys (N * d up to 4 million on a CPU): ``Flat``, the exact search.
+    * CPU: an inverted file whose lists hold 4-bit product-quantiser codes in the layout of faiss's
+      fast scan, and a float16 copy of the keys, which are stored in float16 anyway, to compute exact
+      distances of the best candidates. A sub-quantiser covers two dimensions; an odd dimension is padded.
+    * GPU: an inverted file of 8-bit scalar-quantised keys; GPUs have no fast scan.
+
+    Args:
+        entries: number of keys, N.
+        dimension: of the keys, d.
+        device: where the search will run.
+    """
+    if entries * dimension <= EXACT_SCAN:
+        return "Flat"
+    lists = number_of_lists(entries)
+    if device.type != "cpu":
+        return f"IVF{lists},SQ8"
+    padded = dimension + dimension % 2
+    padding = f"Pad{padded}," if padded != dimension else ""
+    return f"{padding}IVF{lists},PQ{padded // 2}x4fs,Refine(SQfp16)"
+
+
+def number_of_lists(entries: int) -> int:
+    """Lists of an inverted file: the power of two next above sqrt(N), so that a list has 39 keys or more."""
+    lists = 1
+    while lists * lists < entries and 2 * lists * 39 <= entries and lists < _MAX_LISTS:
+        lists *= 2
+    return lists
+
+
+def training_size(entries: int, lists: int) -> int:
+    """Number of keys to train an index with: 64 for each list, and enough for the quantiser."""
+    return min(entries, max(64 * lists, 65536))

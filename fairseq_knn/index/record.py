@@ -1,0 +1,131 @@
+"""``index.json``: what an index was built from, and what it was measured to do."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fairseq_knn.datastore import Datastore
+from fairseq_knn.datastore.layout import index_path, index_record_path
+from fairseq_knn.errors import SearchIndexError
+from fairseq_knn.storage.atomic import read_json, write_json
+from fairseq_knn.storage.digest import file_digest, short
+
+INDEX_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class IndexSettings:
+    """Everything that decides the content of ``index.faiss``.
+
+    Args:
+        factory: faiss factory string.
+        entries: number of keys, N.
+        dimension: of the keys, d.
+        datastore: digest of the datastore.
+        seed: of the training sample.
+        train_size: number of keys the index was trained with; 0 if it needs no training.
+        faiss: version of faiss that built it.
+        schema: version of this file's format.
+    """
+
+    factory: str
+    entries: int
+    dimension: int
+    datastore: str
+    seed: int
+    train_size: int
+    faiss: str
+    schema: int = INDEX_SCHEMA
+
+
+@dataclass(frozen=True)
+class IndexRecord:
+    """A finished index.
+
+    Args:
+        settings: what it was built from.
+        bytes, sha256: of ``index.faiss``.
+        nprobe: lists searched when it was measured; ``None`` for an index without lists.
+        k: neighbours asked for when it was measured.
+        k_factor: candidates per neighbour that are re-ranked by exact distances; ``None`` for an index
+            without re-ranking.
+        recall: share of the true k nearest keys that it finds.
+        found: how many of the self-test's keys find themselves.
+    """
+
+    settings: IndexSettings
+    bytes: int
+    sha256: str
+    nprobe: int | None
+    k: int
+    k_factor: int | None
+    recall: float
+    found: int
+
+    def save(self, datastore: Datastore) -> None:
+        """Write ``index.json``; from then on the index counts as finished."""
+        write_json(index_record_path(datastore.path), asdict(self))
+
+    @classmethod
+    def load(cls, datastore: Datastore) -> "IndexRecord":
+        """Read ``index.json`` and compare it with its datastore and with ``index.faiss``.
+
+        Raises:
+            SearchIndexError: there is no finished index, it belongs to another state of the datastore,
+                or its file does not have the recorded size.
+        """
+        remedy = f"`fairseq-knn build-index {datastore.path}`"
+        try:
+            content = read_json(index_record_path(datastore.path))
+        except FileNotFoundError:
+            raise SearchIndexError(
+                f"the datastore {datastore.path} has no search index: build one with {remedy}, or "
+                "pass --knn-backend torch for exact search without one"
+            ) from None
+        record = cls._from_json(content, datastore, remedy)
+        found = record.settings
+        if (found.datastore, found.entries, found.dimension) != (
+            datastore.digest,
+            datastore.entries,
+            datastore.dimension,
+        ):
+            raise SearchIndexError(
+                f"the search index of {datastore.path} is older than its datastore: it was built for "
+                f"{found.entries:,} entries of dimension {found.dimension} "
+                f"(digest {short(found.datastore)}), which now has {datastore.entries:,} of dimension "
+                f"{datastore.dimension} (digest {short(datastore.digest)}); build it again with {remedy}"
+            )
+        file = index_path(datastore.path)
+        size = file.stat().st_size if file.exists() else None
+        if size != record.bytes:
+            state = "is missing" if size is None else f"has {size:,} bytes instead of {record.bytes:,}"
+            raise SearchIndexError(f"{file} {state}: restore it, or build it again with {remedy}")
+        return record
+
+    @classmethod
+    def _from_json(cls, content: dict[str, Any], datastore: Datastore, remedy: str) -> "IndexRecord":
+        source = index_record_path(datastore.path)
+        try:
+            schema = content["settings"]["schema"]
+            if schema != INDEX_SCHEMA:
+                raise SearchIndexError(
+                    f"{source} has format version {schema}, this package reads version {INDEX_SCHEMA}: "
+                    f"install the version of fairseq_knn that wrote it, or build the index again with {remedy}"
+                )
+            return cls(**{**content, "settings": IndexSettings(**content["settings"])})
+        except (KeyError, TypeError) as error:
+            raise SearchIndexError(
+                f"{source} does not describe a search index ({error}): build it again with {remedy}"
+            ) from error
+
+    def verify(self, datastore: Datastore) -> None:
+        """Compare ``index.faiss`` with its checksum.
+
+        Raises:
+            SearchIndexError: they differ.
+        """
+        file = index_path(datastore.path)
+        if (digest := file_digest(file)) != self.sha256:
+            raise SearchIndexError(
+                f"{file} is damaged: it has checksum {short(digest)} instead of {short(self.sha256)}; "
+                f"build it again with `fairseq-knn build-index {datastore.path}`"
+            )

@@ -1,0 +1,38 @@
+"""Fixtures that several tests share, each made once per test process."""
+
+import os
+
+# One thread each: several test processes share a machine, and sums do not depend on its cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def datastore(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Datastore of the toy domain's training data, in four shards."""
+    from tests import toy
+
+    path = tmp_path_factory.mktemp("datastore") / "train"
+    assert toy.build(path, "--knn-shard-sentences", 500, split="train").status == 0
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_datastore(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Datastore of the toy domain's validation data, in ten shards."""
+    from tests import toy
+
+    path = tmp_path_factory.mktemp("datastore") / "valid"
+    assert toy.build(path, "--knn-shard-sentences", 20).status == 0
+    return path
+
+
+@pytest.fixture(scope="session")
+def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint like the toy base, with other parameters."""
+    from tests import toy
+
+    return toy.perturbed_base(tmp_path_factory.mktemp("model") / "other.pt")

@@ -1,0 +1,113 @@
+"""The toy translation task (``tests/data/toy``): where it is, and variations of it."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tests import cli
+
+TOY = Path(__file__).parent / "data" / "toy"
+DOMAIN = TOY / "bin-domain"
+GENERAL = TOY / "bin-general"
+BASE = TOY / "base.pt"
+ARGS_STYLE = TOY / "base_args_style.pt"
+
+TRAIN_SENTENCES, VALID_SENTENCES, TEST_SENTENCES = 2000, 200, 203  # of the new domain
+
+
+def base_arguments(data: Path = DOMAIN, model: Path | str = BASE) -> tuple[object, ...]:
+    """What every run of fairseq-generate with the plug-in begins with."""
+    return (data, "--task", "translation_knn", "--path", model)
+
+
+def build(path: Path, *arguments: object, split: str = "valid", data: Path = DOMAIN, model: Path = BASE) -> cli.Run:
+    """Build a datastore inside this process."""
+    return cli.generate(*build_arguments(path, *arguments, split=split, data=data, model=model))
+
+
+def build_arguments(
+    path: Path, *arguments: object, split: str = "valid", data: Path = DOMAIN, model: Path = BASE
+) -> tuple[object, ...]:
+    """Arguments of fairseq-generate that build a datastore; without ``--user-dir`` and ``--cpu``."""
+    return (
+        *base_arguments(data, model),
+        *("--gen-subset", split, "--score-reference", "--quiet", "--max-tokens", 2048),
+        *("--knn-mode", "build_datastore", "--knn-datastore-path", path),
+        *arguments,
+    )
+
+
+def translate(
+    datastore: Path | str, *arguments: object, split: str = "test", data: Path = DOMAIN, model: Path | str = BASE
+) -> cli.Run:
+    """Translate with a datastore inside this process, with beam 4 unless told otherwise."""
+    return cli.generate(
+        *base_arguments(data, model),
+        *("--gen-subset", split, "--knn-datastore-path", datastore, "--beam", 4),
+        *arguments,
+    )
+
+
+def read_side(data: Path, split: str, language: str) -> list[torch.Tensor]:
+    """Token ids of every sentence of one side of a split, each with its EOS."""
+    from fairseq.data import Dictionary, data_utils
+
+    dictionary = Dictionary.load(str(data / f"dict.{language}.txt"))
+    dataset = data_utils.load_indexed_dataset(str(data / f"{split}.de-en.{language}"), dictionary)
+    return [dataset[i].long() for i in range(len(dataset))]
+
+
+def write_split(
+    data: Path, split: str, source: Sequence[torch.Tensor], target: Sequence[torch.Tensor], *, like: Path = DOMAIN
+) -> None:
+    """Write a binarised split, and the dictionaries of *like* beside it."""
+    from fairseq.data import indexed_dataset
+
+    data.mkdir(parents=True, exist_ok=True)
+    for language, sentences in (("de", source), ("en", target)):
+        shutil.copy(like / f"dict.{language}.txt", data)
+        prefix = str(data / f"{split}.de-en.{language}")
+        builder = indexed_dataset.make_builder(f"{prefix}.bin", impl="mmap", vocab_size=1000)
+        for sentence in sentences:
+            builder.add_item(sentence)
+        builder.finalize(f"{prefix}.idx")
+
+
+def perturbed_base(path: Path, seed: int = 1) -> Path:
+    """Another model: the base with a little noise on its parameters."""
+    checkpoint = torch.load(BASE, weights_only=False)
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensor in sorted(checkpoint["model"].items()):
+        if tensor.is_floating_point() and tensor.dim() > 1:
+            noise = torch.randn(tensor.shape, generator=generator)
+            checkpoint["model"][name] = tensor + 0.05 * tensor.std() * noise
+    torch.save(checkpoint, path)
+    return path
+
+
+def content(directory: Path) -> dict[str, bytes]:
+    """Every file below a directory with its bytes, hidden ones included."""
+    files = (path for path in sorted(directory.rglob("*")) if path.is_file())
+    return {str(path.relative_to(directory)): path.read_bytes() for path in files}
+
+
+def assert_scores_close(
+    left: cli.Run, right: cli.Run, tolerance: float = 2e-4, *, sentences: int = TEST_SENTENCES, same: float = 1.0
+) -> None:
+    """Equal hypotheses have equal positional scores.
+
+    Args:
+        left, right: runs over the same sentences.
+        tolerance: on scores to the base 2 that are printed with four decimals.
+        sentences: how many there must be.
+        same: share of the hypotheses that must be equal.
+    """
+    one, other = left.hypotheses(), right.hypotheses()
+    assert len(one) == len(other) == sentences and one.keys() == other.keys()
+    equal = [i for i in one if one[i].text == other[i].text]
+    assert len(equal) >= same * sentences, f"only {len(equal)} of {sentences} hypotheses are equal"
+    for i in equal:
+        np.testing.assert_allclose(one[i].positional, other[i].positional, rtol=0, atol=tolerance)
