@@ -57,10 +57,7 @@ class Run:
         """What was printed for each sentence (with ``--nbest``: the last)."""
         scores = {int(line.split("\t")[0][2:]): line.split("\t")[1] for line in self.lines("H")}
         texts, positional = self.texts("D"), self.texts("P")
-        return {
-            i: Hypothesis(texts[i], float(scores[i]), tuple(map(float, positional[i].split())))
-            for i in scores
-        }
+        return {i: Hypothesis(texts[i], float(scores[i]), tuple(map(float, positional[i].split()))) for i in scores}
 
     @property
     def bleu(self) -> float:
@@ -116,9 +113,7 @@ def run(
 def started(program: str, *arguments: object) -> Iterator[subprocess.Popen[bytes]]:
     """A program running beside this process; it is killed if it outlives the block."""
     nowhere = subprocess.DEVNULL
-    process = subprocess.Popen(
-        _command(program, arguments), stdin=nowhere, stdout=nowhere, stderr=nowhere, cwd=ROOT
-    )
+    process = subprocess.Popen(_command(program, arguments), stdin=nowhere, stdout=nowhere, stderr=nowhere, cwd=ROOT)
     try:
         yield process
     finally:

@@ -5,9 +5,9 @@ import os
 # One thread each: several test processes share a machine, and sums do not depend on its cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from pathlib import Path  # noqa: E402
+from pathlib import Path
 
-import pytest  # noqa: E402
+import pytest
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """The ``--knn-*`` flags shared by every task that works with a datastore."""
 
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Optional
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 
@@ -25,14 +25,15 @@ class KnnConfig(FairseqDataclass):
             "--gen-subset train)"
         },
     )
-    knn_datastore_path: str | None = field(
+    # fairseq makes flags of Optional[X], not of X | None.
+    knn_datastore_path: Optional[str] = field(  # noqa: UP045
         default=None,
         metadata={
             "help": "directory of the datastore; several, separated by ':', are searched as one (in an ensemble each "
             "model searches those it built)"
         },
     )
-    knn_key: ChoiceEnum(KEY_KINDS) | None = field(  # type: ignore[valid-type]
+    knn_key: Optional[ChoiceEnum(KEY_KINDS)] = field(  # type: ignore[valid-type]  # noqa: UP045
         default=None,
         metadata={
             "help": "hidden state that is key and query: decoder_output (default when building), ffn_input or "

@@ -32,9 +32,7 @@ def assert_holds_targets(store: Datastore, targets: dict[int, torch.Tensor]) -> 
 
 
 @pytest.mark.parametrize("split", ["train", "valid"])
-def test_every_target_position_is_stored_in_order(
-    split: str, datastore: Path, small_datastore: Path
-) -> None:
+def test_every_target_position_is_stored_in_order(split: str, datastore: Path, small_datastore: Path) -> None:
     store = Datastore.load(datastore if split == "train" else small_datastore)
     targets = toy.read_side(toy.DOMAIN, split, "en")
     assert all(int(sentence[-1]) == 2 for sentence in targets)  # EOS
@@ -94,7 +92,7 @@ def test_two_ranks_at_the_same_time(small_datastore: Path, tmp_path: Path) -> No
         assert other.wait(timeout=120) == 0
     assert mine.status == 0, mine.log
     assert f"fairseq-knn merge {tmp_path}" in mine.log
-    with pytest.raises(DatastoreError, match="unfinished.*fairseq-knn merge"):
+    with pytest.raises(DatastoreError, match=r"unfinished.*fairseq-knn merge"):
         Datastore.load(tmp_path)
     merge = cli.run("python", "-m", "fairseq_knn.cli.main", "merge", tmp_path)
     assert merge.status == 0, merge.log
@@ -105,9 +103,7 @@ def rank_arguments(rank: int, world: int) -> tuple[object, ...]:
     return ("--distributed-world-size", world, "--distributed-rank", rank)
 
 
-def test_four_ranks_one_of_them_late(
-    small_datastore: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_four_ranks_one_of_them_late(small_datastore: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for rank in (3, 0, 1):
         run = toy.build(tmp_path, *SHARDS, *rank_arguments(rank, 4))
         assert run.status == 0
@@ -115,7 +111,8 @@ def test_four_ranks_one_of_them_late(
         assert f"{planned} of {planned} sentences of 'valid' processed" in run.closing_line
     assert fairseq_knn_main(["merge", str(tmp_path)]) == 1
     error = capsys.readouterr().err
-    assert "8 of 10 shards; missing: 2, 6:" in error and error.count("\n") == 1
+    assert "8 of 10 shards; missing: 2, 6:" in error
+    assert error.count("\n") == 1
     toy.build(tmp_path, *SHARDS, *rank_arguments(2, 4))
     assert fairseq_knn_main(["merge", str(tmp_path)]) == 0
     assert toy.content(tmp_path) == toy.content(small_datastore)
@@ -129,7 +126,8 @@ def test_more_ranks_than_shards(small_datastore: Path, tmp_path: Path) -> None:
         *("--user-dir", cli.PACKAGE, "--cpu"),
     )
     assert idle.status == 0, idle.log
-    assert "Traceback" not in idle.log and "0 of 0 sentences" in idle.closing_line
+    assert "Traceback" not in idle.log
+    assert "0 of 0 sentences" in idle.closing_line
     for rank in range(12):
         assert toy.build(tmp_path, *SHARDS, *rank_arguments(rank, 12)).status == 0
     assert fairseq_knn_main(["merge", str(tmp_path)]) == 0
@@ -140,7 +138,7 @@ def test_a_finished_datastore_is_replaced_only_on_demand(small_datastore: Path, 
     toy.build(tmp_path, *SHARDS)
     (tmp_path / "index.faiss").write_bytes(b"an index that would be stale")
     before = toy.content(tmp_path)
-    with pytest.raises(DatastoreError, match="finished datastore.*--knn-overwrite"):
+    with pytest.raises(DatastoreError, match=r"finished datastore.*--knn-overwrite"):
         toy.build(tmp_path, *SHARDS)
     assert toy.content(tmp_path) == before
     toy.build(tmp_path, *SHARDS, "--knn-overwrite")
@@ -155,7 +153,7 @@ def test_an_unfinished_datastore_is_not_mixed_with_another(tmp_path: Path) -> No
     for other in (("--knn-key", "ffn_input"), ("--knn-shard-sentences", 40)):
         with pytest.raises(DatastoreError, match="unfinished datastore of another plan"):
             toy.build(tmp_path, *SHARDS, *other)
-    with pytest.raises(DatastoreError, match="another plan.*split"):
+    with pytest.raises(DatastoreError, match=r"another plan.*split"):
         toy.build(tmp_path, *SHARDS, split="test")
     assert toy.content(tmp_path) == before
 
