@@ -18,7 +18,7 @@ help:
 	@echo "make test        lint, then all tests"
 	@echo "make lint        ruff and mypy"
 	@echo "make format      let ruff lay out the code and mend what it can"
-	@echo "make venv        only the set-up, which the others do themselves: $(VENV), 5 GB, some minutes"
+	@echo "make venv        only the set-up, which the others do themselves: $(VENV), 7 GB, some minutes"
 	@echo "make clean       remove caches and build folders"
 	@echo "make distclean   remove $(VENV) too"
 	@echo

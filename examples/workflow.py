@@ -51,7 +51,7 @@ class Workflow:
             return content
         partial = log.with_suffix(".part")
         started = time.monotonic()
-        with partial.open("w", encoding="utf-8") as file:
+        with partial.open("w", buffering=1, encoding="utf-8") as file:
             file.write(f"$ {words}\n")
             process = subprocess.Popen(
                 words,

@@ -22,7 +22,7 @@ def datastore(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_datastore(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Datastore of the toy domain's validation data, in ten shards."""
+    """Datastore of the toy domain's validation data, in eleven shards."""
     from tests import toy
 
     path = tmp_path_factory.mktemp("datastore") / "valid"

@@ -94,14 +94,14 @@ esac
 touch "$unfinished"
 rm -f "$venv/.ready"
 
-say "torch, torchaudio (about 3 GB to download)"
+say "torch, torchaudio (most of the download)"
 stack=$(requirements torch torchaudio numpy)
 mapfile -t stack <<<"$stack"
 pip_install "${stack[@]}" 'setuptools>=77' wheel cython
 
 # Against the torch just installed: in pip's own isolated build it would be compiled against the
 # newest one, and its extension libbase would not load. No cache: it may hold such a build.
-say "fairseq-fixed (Python 3.11: compiled here, half a minute)"
+say "fairseq-fixed (Python 3.11: compiled here, a minute or two)"
 pip_install --no-build-isolation --no-cache-dir "$(requirements fairseq-fixed)"
 
 say "faiss, the remaining dependencies, fairseq_knn itself"

@@ -24,12 +24,13 @@ class VanillaCombiner(Combiner):
     def __init__(self, weight: float = 0.7, temperature: float = 10.0) -> None:
         if not 0 <= weight <= 1:
             raise ConfigurationError(
-                f"lambda is {weight}, but it is the weight of the neighbours: choose --knn-lambda between 0 (the model "
-                "alone) and 1 (the neighbours alone)"
+                f"lambda is {weight}, but it is the weight of the neighbours: choose --knn-lambda between 0 "
+                "(the model alone) and 1 (the neighbours alone)"
             )
         if not 0 < temperature < float("inf"):
             raise ConfigurationError(
-                f"the temperature is {temperature}, but distances are divided by it: choose --knn-temperature above 0"
+                f"the temperature is {temperature}, but distances are divided by it: choose a finite "
+                "--knn-temperature above 0"
             )
         self.weight = weight
         self.temperature = temperature
@@ -40,7 +41,10 @@ class VanillaCombiner(Combiner):
 
     def mixture(self, query: Tensor, neighbours: Neighbours, log_probs: Tensor) -> Mixture:
         found = neighbours.found
-        scores = (neighbours.distances / -self.temperature).masked_fill(~found, -torch.inf)
+        distances = neighbours.distances
+        # Relative to the nearest: -d / T itself would round away what tells far neighbours apart.
+        scores = (distances.amin(dim=-1, keepdim=True) - distances) / self.temperature
+        scores = scores.masked_fill(~found, -torch.inf)
         any_found = found.any(dim=-1, keepdim=True)
         log_weights = torch.where(any_found, scores, 0.0).log_softmax(dim=-1).masked_fill(~found, -torch.inf)
         return Mixture(log_weights, any_found * self.weight)

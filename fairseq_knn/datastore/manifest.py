@@ -10,6 +10,9 @@ from fairseq_knn.datastore.layout import SCHEMA_VERSION
 from fairseq_knn.errors import DatastoreError
 from fairseq_knn.storage.digest import short
 
+# What reading a field of JSON that is not what it should be may end in.
+_MALFORMED = (AttributeError, KeyError, TypeError, ValueError)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -51,6 +54,22 @@ class Plan:
         first = shard * self.shard_sentences
         return first, min(first + self.shard_sentences, self.sentences)
 
+    @classmethod
+    def from_json(cls, content: Any, source: str) -> "Plan":
+        """Read a plan.
+
+        Raises:
+            DatastoreError: it has another format version, or is not a plan.
+        """
+        try:
+            _check_schema(content["schema"], source)
+            return cls(**content)
+        except _MALFORMED as error:
+            raise DatastoreError(
+                f"{source} is not the plan of a datastore ({_told(error)}): delete the directory of the "
+                "datastore and build it again"
+            ) from error
+
     def difference(self, other: "Plan") -> str:
         """Name the first setting in which two plans differ, with both values; empty when equal."""
         for name, value in asdict(self).items():
@@ -89,9 +108,19 @@ class ShardRecord:
     arrays: dict[str, ArrayRecord] = field(default_factory=dict)
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> "ShardRecord":
-        arrays = {name: ArrayRecord(**record) for name, record in content.pop("arrays").items()}
-        return cls(**content, arrays=arrays)
+    def from_json(cls, content: Any, source: str) -> "ShardRecord":
+        """Read the record of a shard.
+
+        Raises:
+            DatastoreError: it is not one.
+        """
+        try:
+            arrays = {name: ArrayRecord(**record) for name, record in content["arrays"].items()}
+            return cls(**{**content, "arrays": arrays})
+        except _MALFORMED as error:
+            raise DatastoreError(
+                f"{source} is not the record of a shard ({_told(error)}): build the datastore again"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -110,27 +139,32 @@ class Manifest:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, content: dict[str, Any], source: str) -> "Manifest":
+    def from_json(cls, content: Any, source: str) -> "Manifest":
         """Read a manifest.
 
         Raises:
-            DatastoreError: it was written by a newer version of this package, or is not a manifest.
+            DatastoreError: it has another format version, or is not a manifest.
         """
         try:
-            schema = content["plan"]["schema"]
-            if schema != SCHEMA_VERSION:
-                raise DatastoreError(
-                    f"{source} has format version {schema}, this package reads version "
-                    f"{SCHEMA_VERSION}: install the version of fairseq_knn that wrote it or build it again"
-                )
-            fields = dict(content)
-            fields["plan"] = Plan(**fields["plan"])
-            fields["shards"] = tuple(ShardRecord.from_json(dict(s)) for s in fields["shards"])
-            return cls(**fields)
-        except (KeyError, TypeError) as error:
+            plan = Plan.from_json(content["plan"], source)
+            shards = tuple(ShardRecord.from_json(shard, source) for shard in content["shards"])
+            return cls(**{**content, "plan": plan, "shards": shards})
+        except _MALFORMED as error:
             raise DatastoreError(
-                f"{source} is not the manifest of a datastore ({error}): build the datastore again"
+                f"{source} is not the manifest of a datastore ({_told(error)}): build the datastore again"
             ) from error
+
+
+def _check_schema(schema: Any, source: str) -> None:
+    if schema != SCHEMA_VERSION:
+        raise DatastoreError(
+            f"{source} has format version {schema}, this package reads version {SCHEMA_VERSION}: install "
+            "the version of fairseq_knn that wrote it or build it again"
+        )
+
+
+def _told(error: Exception) -> str:
+    return f"no {error}" if isinstance(error, KeyError) else str(error)
 
 
 def _shorten(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,6 +22,7 @@ def write_npy(path: Path, shape: tuple[int, ...], dtype: np.dtype, pieces: Itera
 
     Raises:
         UserError: the disk is full or the place not writable.
+        ValueError: the pieces do not add up to the shape.
     """
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
@@ -29,15 +31,19 @@ def write_npy(path: Path, shape: tuple[int, ...], dtype: np.dtype, pieces: Itera
     )
     digest = hashlib.sha256()
     size = 0
+    expected = len(header.getvalue()) + math.prod(shape) * dtype.itemsize
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         for block in _blocks(header.getvalue(), pieces):
             digest.update(block)
             size += len(block)
             file.write(block)
+        if size != expected:
+            raise ValueError(f"the pieces of {path} add up to {size} bytes instead of {expected}")
     return ArrayRecord(bytes=size, sha256=digest.hexdigest())
 
 
 def _blocks(header: bytes, pieces: Iterable[np.ndarray]) -> Iterable[memoryview]:
     yield memoryview(header)
     for piece in pieces:
-        yield np.ascontiguousarray(piece).data.cast("B")
+        if piece.size:  # views of nothing cannot be cast
+            yield np.ascontiguousarray(piece).data.cast("B")

@@ -8,16 +8,20 @@ import numpy as np
 
 from fairseq_knn.datastore.layout import array_path, manifest_path, plan_path
 from fairseq_knn.datastore.manifest import Manifest, ShardRecord
-from fairseq_knn.errors import DatastoreError
+from fairseq_knn.errors import DatastoreError, UserError
 from fairseq_knn.storage.atomic import read_json
 from fairseq_knn.storage.digest import file_digest, short
+
+# A mapping holds its file open, and a process may have 1,024 open files (the usual limit). More shards
+# than these are opened again whenever they are read.
+_KEPT_MAPS = 512
 
 
 class Datastore:
     """A finished datastore of N entries with keys of dimension d.
 
     Entry ``i`` (0 <= i < N) is the i-th in the order (sentence, position). Keys stay on disk (memory
-    mapped) until they are asked for.
+    mapped) until they are asked for; the other arrays are read as a whole when they are first used.
 
     Args:
         path: its directory.
@@ -27,6 +31,7 @@ class Datastore:
     def __init__(self, path: Path | str, manifest: Manifest) -> None:
         self.path = Path(path)
         self.manifest = manifest
+        self._key_maps: dict[int, np.ndarray] = {}
         self._starts = np.cumsum([0] + [shard.entries for shard in manifest.shards])
 
     @classmethod
@@ -34,23 +39,24 @@ class Datastore:
         """Open a datastore and check that all its files are there in full size.
 
         Raises:
-            DatastoreError: there is none, it is unfinished, a file is missing or truncated, or a newer
-                version of this package wrote it.
+            DatastoreError: there is none, it is unfinished, a file is missing, truncated or not to be
+                read, or a newer version of this package wrote it.
         """
-        root = Path(path)
+        root, source = Path(path), manifest_path(Path(path))
         try:
-            content = read_json(manifest_path(root))
+            datastore = cls(root, Manifest.from_json(read_json(source), str(source)))
         except (FileNotFoundError, NotADirectoryError):
             if plan_path(root).exists():
                 raise DatastoreError(
-                    f"the datastore {root} is unfinished: run the command that builds it again, and after a build "
-                    f"by several ranks `fairseq-knn merge {root}`"
+                    f"the datastore {root} is unfinished: run the command that builds it again, and after a "
+                    f"build by several ranks `fairseq-knn merge {root}`"
                 ) from None
             raise DatastoreError(
                 f"there is no datastore in {root}: build one with --knn-mode build_datastore or correct "
                 "--knn-datastore-path"
             ) from None
-        datastore = cls(root, Manifest.from_json(content, str(manifest_path(root))))
+        except UserError as error:
+            raise DatastoreError(str(error)) from error
         datastore._check_files()
         return datastore
 
@@ -58,13 +64,14 @@ class Datastore:
         for shard, record in enumerate(self.manifest.shards):
             for name, array in record.arrays.items():
                 file = array_path(self.path, name, shard)
-                size = file.stat().st_size if file.exists() else None
+                try:
+                    size = file.stat().st_size
+                except PermissionError as error:
+                    raise DatastoreError(f"{file} cannot be read ({error.strerror}): mend its permissions") from error
+                except OSError:
+                    raise self._damaged(f"{file.name} is missing") from None
                 if size != array.bytes:
-                    state = "is missing" if size is None else f"has {size:,} bytes instead of {array.bytes:,}"
-                    raise DatastoreError(
-                        f"the datastore {self.path} is damaged: {file.name} {state}; restore the file, or build the "
-                        "datastore again with --knn-overwrite"
-                    )
+                    raise self._damaged(f"{file.name} has {size:,} bytes instead of {array.bytes:,}")
 
     def verify(self, shard: int, name: str) -> None:
         """Compare a file with the checksum taken when it was written.
@@ -75,10 +82,13 @@ class Datastore:
         record = self.manifest.shards[shard].arrays.get(name)
         file = array_path(self.path, name, shard)
         if record is not None and (found := file_digest(file)) != record.sha256:
-            raise DatastoreError(
-                f"the datastore {self.path} is damaged: {file.name} has checksum {short(found)} instead of "
-                f"{short(record.sha256)}; restore the file, or build the datastore again with --knn-overwrite"
-            )
+            raise self._damaged(f"{file.name} has checksum {short(found)} instead of {short(record.sha256)}")
+
+    def _damaged(self, what: str) -> DatastoreError:
+        return DatastoreError(
+            f"the datastore {self.path} is damaged: {what}; restore the file, or build the datastore again "
+            "with --knn-overwrite"
+        )
 
     @property
     def entries(self) -> int:
@@ -119,9 +129,14 @@ class Datastore:
         """Shards that have entries."""
         return ((i, record) for i, record in enumerate(self.manifest.shards) if record.entries)
 
-    @cached_property
-    def _key_maps(self) -> dict[int, np.ndarray]:
-        return {shard: np.load(array_path(self.path, "keys", shard), mmap_mode="r") for shard, _ in self._stored()}
+    def _mapped_keys(self, shard: int) -> np.ndarray:
+        """Keys of one shard, memory mapped; of the first shards asked for the mapping is kept."""
+        keys = self._key_maps.get(shard)
+        if keys is None:
+            keys = np.load(array_path(self.path, "keys", shard), mmap_mode="r")
+            if len(self._key_maps) < _KEPT_MAPS:
+                self._key_maps[shard] = keys
+        return keys
 
     def keys(self, start: int, stop: int) -> np.ndarray:
         """Keys of the entries ``[start, stop)`` in memory, float16 (stop - start, d)."""
@@ -131,7 +146,7 @@ class Datastore:
         while start < stop:
             base, end = int(self._starts[shard]), int(self._starts[shard + 1])
             if end > start:
-                parts.append(self._key_maps[shard][start - base : min(stop, end) - base])
+                parts.append(self._mapped_keys(shard)[start - base : min(stop, end) - base])
                 start = min(stop, end)
             shard += 1
         return np.concatenate(parts) if parts else np.empty((0, self.dimension), np.float16)
@@ -149,7 +164,7 @@ class Datastore:
             chosen = np.flatnonzero(shards == shard)
             # Increasing rows: one pass over the file instead of jumps.
             chosen = chosen[np.argsort(entries[chosen], kind="stable")]
-            result[chosen] = self._key_maps[int(shard)][entries[chosen] - self._starts[shard]]
+            result[chosen] = self._mapped_keys(int(shard))[entries[chosen] - self._starts[shard]]
         return result
 
     def __repr__(self) -> str:

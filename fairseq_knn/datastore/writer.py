@@ -19,8 +19,9 @@ from fairseq_knn.datastore.layout import (
 )
 from fairseq_knn.datastore.manifest import Manifest, Plan, ShardRecord
 from fairseq_knn.datastore.npy import write_npy
+from fairseq_knn.datastore.reader import Datastore
 from fairseq_knn.datastore.spool import KeySpool
-from fairseq_knn.errors import DatastoreError
+from fairseq_knn.errors import DatastoreError, UserError
 from fairseq_knn.storage.atomic import (
     PARTIAL_SUFFIX,
     directory_lock,
@@ -40,11 +41,12 @@ class ShardWriter:
         root: directory of the datastore.
         shard: number of the shard.
         first, last: the sentences it may hold, ``[first, last)``.
-        vocabulary_size: decides the dtype of the values.
+        vocabulary_size: values are below it; decides their dtype.
     """
 
     def __init__(self, root: Path, shard: int, first: int, last: int, vocabulary_size: int) -> None:
         self.root, self.shard, self.first, self.last = root, shard, first, last
+        self._vocabulary_size = vocabulary_size
         self._value_dtype = np.dtype(np.int32 if vocabulary_size < 2**31 else np.int64)
         self._spool = KeySpool(root, shard)
         self._dimension = 0
@@ -57,25 +59,47 @@ class ShardWriter:
         Args:
             sentences: their indices in the split.
             lengths: number of target tokens of each.
-            keys: float16 (sum of lengths, d), sentence after sentence.
+            keys: any float dtype (sum of lengths, d), sentence after sentence; stored as float16.
             values: target token ids (sum of lengths,).
 
         Raises:
             DatastoreError: the keys are not finite in float16 (the message names the sentence).
+            ValueError: the arguments do not fit together, or not to this shard.
         """
+        with np.errstate(over="ignore"):  # found below
+            keys = keys.astype(np.float16, copy=False)
+        self._check(sentences, lengths, keys, values)
         finite = np.isfinite(keys).all(axis=1)
+        if not finite.all():
+            owner = np.repeat(np.asarray(sentences), lengths)[np.argmin(finite)]
+            raise DatastoreError(
+                f"the model gives keys that are NaN or beyond the range of float16 for sentence {owner}: "
+                "check the checkpoint, or run without --fp16"
+            )
         row = self._spool.append(keys)
         self._dimension = keys.shape[1]
         offset = 0
         for sentence, length in zip(sentences, lengths, strict=True):
-            if not finite[offset : offset + length].all():
-                raise DatastoreError(
-                    f"the model gives keys that are NaN or beyond the range of float16 for sentence {sentence}: "
-                    "check the checkpoint, or run without --fp16"
-                )
             self._runs[sentence] = (row + offset, length)
             self._values[sentence] = values[offset : offset + length].astype(self._value_dtype)
             offset += length
+
+    def _check(self, sentences: Sequence[int], lengths: Sequence[int], keys: np.ndarray, values: np.ndarray) -> None:
+        if not len(keys) == len(values) == sum(lengths):
+            raise ValueError(f"{len(keys)} keys and {len(values)} values for sentences of {sum(lengths)} tokens")
+        if self._runs and keys.shape[1] != self._dimension:
+            raise ValueError(f"keys of dimension {keys.shape[1]} after keys of {self._dimension}")
+        new = {s for s in sentences if self.first <= s < self.last and s not in self._runs}
+        if len(new) < len(sentences):
+            raise ValueError(
+                f"shard {self.shard} holds each sentence of [{self.first}, {self.last}) once; given are "
+                f"{list(sentences)}"
+            )
+        if len(values) and not 0 <= values.min() <= values.max() < self._vocabulary_size:
+            raise ValueError(
+                f"values from {values.min()} to {values.max()} are not all among the "
+                f"{self._vocabulary_size} ids of the vocabulary"
+            )
 
     @property
     def entries(self) -> int:
@@ -138,6 +162,7 @@ class DatastoreWriter:
     Raises:
         DatastoreError: there is a finished datastore and *overwrite* is off, or an unfinished one of
             another plan, or the split has no sentences.
+        UserError: the directory cannot be written.
     """
 
     def __init__(
@@ -164,39 +189,42 @@ class DatastoreWriter:
         if manifest_path(self.root).exists():
             if not overwrite:
                 raise DatastoreError(
-                    f"{self.root} holds a finished datastore: choose another --knn-datastore-path, or pass "
-                    "--knn-overwrite to replace it"
+                    f"{self.root} holds a finished datastore: choose another --knn-datastore-path, or "
+                    "pass --knn-overwrite to replace it"
                 )
             self._remove_finished()
+        self._remove_trash()
         make_directory(shards_directory(self.root))
         path = plan_path(self.root)
-        try:
-            started = Plan(**read_json(path))
-        except FileNotFoundError:
+        remove_partials(path)
+        started = read_plan(self.root)
+        if started is None:
             write_json(path, asdict(self.plan))
-            return
-        except TypeError as error:
+        elif difference := started.difference(self.plan):
             raise DatastoreError(
-                f"{path} is not the plan of a datastore: delete {self.root} and start again"
-            ) from error
-        if difference := started.difference(self.plan):
-            raise DatastoreError(
-                f"{self.root} holds an unfinished datastore of another plan ({difference}): finish it with the "
-                "settings it was started with, delete it, or choose another --knn-datastore-path"
+                f"{self.root} holds an unfinished datastore of another plan (the one begun against this "
+                f"one: {difference}): finish it with the settings it was started with, delete it, or "
+                "choose another --knn-datastore-path"
             )
 
     def _remove_finished(self) -> None:
         # The shards lose their name before the manifest goes: an interruption at any point leaves either a
         # finished datastore without files, which is replaced again, or nothing. Old shards are never
         # taken for new ones.
-        trash = partial_path(shards_directory(self.root))
         with explain_os_errors(self.root):
             if shards_directory(self.root).exists():
-                shards_directory(self.root).rename(trash)
-            for stale in (index_record_path, index_path, manifest_path):
-                stale(self.root).unlink(missing_ok=True)
-            for leftover in self.root.glob(f".{trash.name.split('.')[1]}.*{PARTIAL_SUFFIX}"):
-                shutil.rmtree(leftover)
+                shards_directory(self.root).rename(partial_path(shards_directory(self.root)))
+            for stale in (index_record_path, index_path):
+                # With what interrupted runs have left of it: ".index.faiss.*".
+                for file in self.root.glob(f"*{stale(self.root).name}*"):
+                    file.unlink(missing_ok=True)
+            manifest_path(self.root).unlink()
+
+    def _remove_trash(self) -> None:
+        """Delete the shards that an overwriting run, this one or an interrupted one, has put aside."""
+        with explain_os_errors(self.root):
+            for trash in self.root.glob(f".{shards_directory(self.root).name}.*{PARTIAL_SUFFIX}"):
+                shutil.rmtree(trash)
 
     def _remove_leftovers(self) -> None:
         """Delete what this rank's interrupted runs left half-written."""
@@ -224,11 +252,24 @@ class DatastoreWriter:
         return merge(self.root) if self.world == 1 else None
 
 
-def committed(root: Path, shard: int) -> ShardRecord | None:
-    """The record of a shard, or ``None`` when it is not committed or its files are not what was committed."""
+def read_plan(root: Path) -> Plan | None:
+    """The plan of the datastore that was begun in *root*, or ``None`` when none was.
+
+    Raises:
+        DatastoreError: the plan is damaged.
+    """
     try:
-        record = ShardRecord.from_json(read_json(commit_path(root, shard)))
-    except FileNotFoundError:
+        return Plan.from_json(read_json(plan_path(root)), str(plan_path(root)))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def committed(root: Path, shard: int) -> ShardRecord | None:
+    """The record of a shard, or ``None`` when it is not committed or its files are not as committed."""
+    commit = commit_path(root, shard)
+    try:
+        record = ShardRecord.from_json(read_json(commit), str(commit))
+    except (FileNotFoundError, UserError):
         return None
     for name, array in record.arrays.items():
         path = array_path(root, name, shard)
@@ -244,28 +285,32 @@ def merge(path: Path | str) -> Manifest:
         the manifest, which is then on disk; a finished datastore's is returned as it is.
 
     Raises:
-        DatastoreError: shards are missing (they are named), disagree, or hold no entry at all.
+        DatastoreError: shards are missing (they are named), disagree, or hold no entry at all; or the
+            finished datastore is damaged.
     """
     root = Path(path)
-    try:
-        plan = Plan(**read_json(plan_path(root)))
-    except FileNotFoundError:
+    if manifest_path(root).exists():
+        return Datastore.load(root).manifest
+    plan = read_plan(root)
+    if plan is None:
         raise DatastoreError(
             f"{root} holds no datastore, neither finished nor begun: build one with --knn-mode build_datastore"
-        ) from None
+        )
     records = [committed(root, shard) for shard in range(plan.shards)]
     missing = [shard for shard, record in enumerate(records) if record is None]
     if missing:
         raise DatastoreError(
-            f"{root} has {plan.shards - len(missing)} of {plan.shards} shards; missing: {_ranges(missing)}: run the "
-            "build command again (for each rank that did not finish), then merge"
+            f"{root} has {plan.shards - len(missing)} of {plan.shards} shards; missing: "
+            f"{_ranges(missing)}: run the build command again (for each rank that did not finish), then "
+            "merge"
         )
     shards = tuple(record for record in records if record is not None)
     dimensions = {record.dimension for record in shards if record.entries}
     if not dimensions:
         raise DatastoreError(
-            f"{root} has no entries: all {plan.sentences} sentences of {plan.split!r} were too long for the model; "
-            "check --max-source-positions, --max-target-positions and the data"
+            f"{root} has no entries: all {plan.sentences} sentences of {plan.split!r} were too long for "
+            "the model; check --max-source-positions, --max-target-positions and the data, delete "
+            f"{root} and build it again"
         )
     if len(dimensions) > 1:
         raise DatastoreError(

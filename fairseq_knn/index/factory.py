@@ -4,6 +4,10 @@ import torch
 
 # Multiply-adds per query below which an exact scan on a CPU is as fast as an approximate index.
 EXACT_SCAN = 4_000_000
+# Candidates per neighbour, chosen by their codes, whose exact distances decide. Measured on decoder states
+# (d = 160 and 512, k = 8, nprobe 32): recall 0.984 and 0.978 with 8, 0.992 and 0.979 with 16, 0.994 and 0.981
+# with 64, which costs a third more time than 16.
+K_FACTOR = 16
 _MAX_LISTS = 65536
 
 
@@ -11,9 +15,9 @@ def choose_factory(entries: int, dimension: int, device: torch.device) -> str:
     """The faiss factory string for a datastore.
 
     * Few keys (N * d up to 4 million on a CPU): ``Flat``, the exact search.
-    * CPU: an inverted file whose lists hold 4-bit product-quantiser codes in the layout of faiss's
-      fast scan, and a float16 copy of the keys, which are stored in float16 anyway, to compute exact
-      distances of the best candidates. A sub-quantiser covers two dimensions; an odd dimension is padded.
+    * CPU: an inverted file whose lists hold 4-bit product-quantiser codes of the residuals, in the layout
+      of faiss's fast scan, and the keys in float16, as they are stored, so that the distances of the best
+      candidates are exact. A sub-quantiser covers four dimensions; other dimensions are padded.
     * GPU: an inverted file of 8-bit scalar-quantised keys; GPUs have no fast scan.
 
     Args:
@@ -26,9 +30,9 @@ def choose_factory(entries: int, dimension: int, device: torch.device) -> str:
     lists = number_of_lists(entries)
     if device.type != "cpu":
         return f"IVF{lists},SQ8"
-    padded = dimension + dimension % 2
+    padded = -(-dimension // 4) * 4
     padding = f"Pad{padded}," if padded != dimension else ""
-    return f"{padding}IVF{lists},PQ{padded // 2}x4fs,Refine(SQfp16)"
+    return f"{padding}IVF{lists},PQ{padded // 4}x4fsr,Refine(SQfp16)"
 
 
 def number_of_lists(entries: int) -> int:

@@ -1,5 +1,6 @@
 """Search in the index that ``fairseq-knn build-index`` made."""
 
+import importlib
 import logging
 
 import faiss
@@ -11,11 +12,13 @@ from fairseq_knn.errors import SearchIndexError
 from fairseq_knn.index.backend import SearchBackend, as_matrix, mark_missing
 from fairseq_knn.index.faiss_files import read_index, reason
 from fairseq_knn.index.record import IndexRecord
+from fairseq_knn.index.sampling import sample_entries
 
 logger = logging.getLogger(__name__)
 
 SELF_TEST_KEYS = 32
-_SELF_TEST_SLACK = 2  # near-ties may fall differently on another processor
+_LEAST_CANDIDATES = 4.0  # per neighbour that an index re-ranks, however many are asked for
+_SELF_TEST_SLACK = 1 / 16  # near-ties may fall differently on another processor
 
 
 class FaissSearch(SearchBackend):
@@ -27,20 +30,23 @@ class FaissSearch(SearchBackend):
         nprobe: lists to look into; an index without lists ignores it.
         candidates: how many of the nearest by code are ranked again by their exact distances (at least
             four per neighbour); an index without re-ranking ignores it.
+
+    Attributes:
+        nprobe: lists looked into; ``None`` for an index without lists.
     """
 
     def __init__(self, index: faiss.Index, device: torch.device, nprobe: int, candidates: int) -> None:
         self.entries, self.dimension = index.ntotal, index.d
         self.nprobe = _set_nprobe(index, nprobe)
-        self.candidates = candidates if isinstance(index, faiss.IndexRefine) else None
+        self._candidates = candidates if isinstance(index, faiss.IndexRefine) else None
         on_gpu = _to_gpu(index, device) if device.type == "cuda" else None
         self.device = device if on_gpu is not None else torch.device("cpu")
         self._index = index if on_gpu is None else on_gpu
 
     def search(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         moved = as_matrix(queries, self.dimension).to(self.device, torch.float32).contiguous()
-        if self.candidates is not None:
-            self._index.k_factor = max(4.0, self.candidates / k)
+        if self._candidates is not None:
+            self._index.k_factor = max(_LEAST_CANDIDATES, self._candidates / k)
         if self.device.type == "cpu":
             distances, ids = map(torch.from_numpy, self._index.search(moved.numpy(), k))
         else:
@@ -72,8 +78,13 @@ class FaissBackend(FaissSearch):
                 f"`fairseq-knn build-index {datastore.path}`"
             )
         super().__init__(index, device, nprobe, (record.k_factor or 1) * record.k)
+        if self.nprobe is not None and record.nprobe is not None and self.nprobe < record.nprobe:
+            logger.warning(
+                f"{index_path(datastore.path)}: its recall ({record.recall:.3f}) was measured with --knn-nprobe "
+                f"{record.nprobe}; with {self.nprobe} it is lower"
+            )
         found = keys_found(self, datastore)
-        if found < record.found - _SELF_TEST_SLACK:
+        if found < record.found - int(_SELF_TEST_SLACK * min(SELF_TEST_KEYS, self.entries)):
             raise SearchIndexError(
                 f"of {min(SELF_TEST_KEYS, self.entries)} stored keys looked up in "
                 f"{index_path(datastore.path)} {found} find themselves, against {record.found} when it "
@@ -93,12 +104,6 @@ def keys_found(search: SearchBackend, datastore: Datastore) -> int:
     return int((found | (nearest == keys).all(axis=1)).sum())
 
 
-def sample_entries(entries: int, size: int, seed: int) -> np.ndarray:
-    """At most *size* different entries, in increasing order, int64; the same for the same seed."""
-    chosen = np.random.default_rng(seed).choice(entries, min(size, entries), replace=False)
-    return np.sort(chosen)
-
-
 def _set_nprobe(index: faiss.Index, nprobe: int) -> int | None:
     """Set the lists to look into, also below transforms and re-ranking; ``None`` if there are none."""
     lists = faiss.try_extract_index_ivf(index)
@@ -110,16 +115,16 @@ def _set_nprobe(index: faiss.Index, nprobe: int) -> int | None:
 
 def _to_gpu(index: faiss.Index, device: torch.device) -> faiss.Index | None:
     """A copy of *index* on a GPU, or ``None`` if this faiss or this kind of index cannot."""
-    if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() == 0:
-        logger.warning("this build of faiss sees no GPU: the index is searched on the CPU")
-        return None
-    # Makes GPU indexes take torch tensors, on torch's stream.
-    import faiss.contrib.torch_utils
-
     try:
-        resources = faiss.StandardGpuResources()
-        number = device.index if device.index is not None else torch.cuda.current_device()
-        return faiss.index_cpu_to_gpu(resources, number, index)
+        if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() == 0:
+            raise RuntimeError("it sees none")
+        # Makes indexes on a GPU take torch tensors, on torch's stream.
+        importlib.import_module("faiss.contrib.torch_utils")
+        number = torch.cuda.current_device() if device.index is None else device.index
+        copy = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), number, index)
+        if not isinstance(copy, faiss.GpuIndex):
+            raise RuntimeError(f"GPUs have no {type(index).__name__}")
+        return copy
     except RuntimeError as error:
-        logger.warning(f"faiss cannot put this index on the GPU ({reason(error)}): searching on the CPU")
+        logger.warning(f"faiss searches on the CPU, for it cannot put this index on the GPU: {reason(error)}")
         return None

@@ -5,12 +5,11 @@ import torch
 from fairseq_knn.datastore import Datastore
 from fairseq_knn.index.backend import SearchBackend
 from fairseq_knn.index.devices import resolve_device
+from fairseq_knn.index.factory import EXACT_SCAN
 from fairseq_knn.index.torch_backend import TorchBackend
 
 BACKENDS = ("auto", "faiss", "torch")
 
-# Multiply-adds per query below which exact search on a CPU is as fast as an approximate index.
-_SMALL = 4_000_000
 _GPU_SHARE = 0.7  # of the free memory of a GPU that keys may take
 
 
@@ -44,9 +43,20 @@ def open_backend(
     return FaissBackend(datastore, place, nprobe)
 
 
+def exact_backend(datastore: Datastore, device: torch.device) -> SearchBackend:
+    """Exact search on *device*, or on the CPU if the GPU's free memory is too small for the keys."""
+    return TorchBackend(datastore, device if _fits(datastore, device) else torch.device("cpu"))
+
+
 def _exact_is_best(datastore: Datastore, device: torch.device) -> bool:
     if device.type == "cpu":
-        return datastore.entries * datastore.dimension <= _SMALL
+        return datastore.entries * datastore.dimension <= EXACT_SCAN
+    return _fits(datastore, device)
+
+
+def _fits(datastore: Datastore, device: torch.device) -> bool:
+    if device.type == "cpu":
+        return True
     free, _ = torch.cuda.mem_get_info(device)
     # float16 keys and float32 norms.
     return datastore.entries * (2 * datastore.dimension + 4) <= _GPU_SHARE * free

@@ -23,7 +23,6 @@ class IndexSettings:
         datastore: digest of the datastore.
         seed: of the training sample.
         train_size: number of keys the index was trained with; 0 if it needs no training.
-        faiss: version of faiss that built it.
         schema: version of this file's format.
     """
 
@@ -33,7 +32,6 @@ class IndexSettings:
     datastore: str
     seed: int
     train_size: int
-    faiss: str
     schema: int = INDEX_SCHEMA
 
 
@@ -50,6 +48,7 @@ class IndexRecord:
             without re-ranking.
         recall: share of the true k nearest keys that it finds.
         found: how many of the self-test's keys find themselves.
+        faiss: version of faiss that built it.
     """
 
     settings: IndexSettings
@@ -60,6 +59,7 @@ class IndexRecord:
     k_factor: int | None
     recall: float
     found: int
+    faiss: str
 
     def save(self, datastore: Datastore) -> None:
         """Write ``index.json``; from then on the index counts as finished."""

@@ -110,7 +110,7 @@ class TorchBackend(SearchBackend):
         error = (self.dimension + 4) * _EPSILON * (2 * norms * longest + longest.square())
         outside = (norms.square() - worst_score.double() - error).clamp_min(0)
         # Differences below the precision of a float32 distance do not count.
-        return kth.double() * (1 - 2 * _EPSILON) > outside
+        return torch.gt(kth.double() * (1 - 2 * _EPSILON), outside)
 
     def _block_rows(self, queries: int) -> int:
         return rows_of(self._score_bytes, 4 * max(queries, 128))

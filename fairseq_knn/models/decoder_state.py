@@ -21,7 +21,7 @@ class DecoderState:
 
     Args:
         query: hidden states, (B, T, d).
-        logits: the output the state belongs to, (B, T, V).
+        logits: the output the state belongs to, contiguous (B, T, V).
         padding: which positions are padding, bool (B, T), or ``None`` if there are none.
     """
 
@@ -41,23 +41,33 @@ class DecoderState:
 
         fairseq passes parts of the logits without saying which: the last position
         (``EnsembleModel.forward_decoder``), or a slice of the flattened positions (``SequenceScorer`` with
-        ``--softmax-batch``). Both are views, so their place in the memory of the whole tells.
+        ``--softmax-batch``). Both are views, so their place in the memory of the whole tells. A copy can only
+        be of the whole or of the last position.
+
+        Args:
+            logits: (b, t, V).
+
+        Returns:
+            int64 (b, t) or ``None``.
 
         Raises:
             ValueError: they are not a part of this output.
         """
-        if logits.shape == self.logits.shape:
-            return None
         whole = self.logits
-        vocabulary = whole.size(-1)
-        batch, steps = logits.shape[:2]
-        index = torch.arange(whole.size(0) * whole.size(1), device=logits.device)
-        if whole.is_contiguous() and logits.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr():
-            first = (logits.storage_offset() - whole.storage_offset()) // vocabulary
-            strides = (logits.stride(0) // vocabulary, logits.stride(1) // vocabulary)
-            return index.as_strided((batch, steps), strides, first)
-        if batch == whole.size(0) and steps == 1:
-            return index.view(whole.shape[:2])[:, -1:]
+        same_shape = logits.shape == whole.shape
+        if same_shape and logits.stride() == whole.stride():
+            return None
+        if logits.dim() == 3 and logits.size(-1) == whole.size(-1):
+            batch, steps, vocabulary = logits.shape
+            index = torch.arange(whole.size(0) * whole.size(1), device=logits.device)
+            if logits.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr():
+                first = (logits.storage_offset() - whole.storage_offset()) // vocabulary
+                strides = (logits.stride(0) // vocabulary, logits.stride(1) // vocabulary)
+                return index.as_strided((batch, steps), strides, first)
+            if same_shape:
+                return None
+            if batch == whole.size(0) and steps == 1:
+                return index.view(whole.shape[:2])[:, -1:]
         raise ValueError(
             f"logits of shape {tuple(logits.shape)} are not part of the decoder's output {tuple(whole.shape)}"
         )
@@ -69,7 +79,8 @@ def attach(net_output: tuple[Any, ...], query: Tensor, padding: Tensor | None) -
     Transformers return a dictionary, speech decoders ``None``, lstm and fconv the attention or ``None``.
     Every caller in fairseq looks for ``attn`` in a dictionary.
     """
-    logits, rest = net_output[0], net_output[1] if len(net_output) > 1 else None
+    # Contiguous, so that every part fairseq makes of them (it flattens them) is a view.
+    logits, rest = net_output[0].contiguous(), net_output[1] if len(net_output) > 1 else None
     extra = dict(rest) if isinstance(rest, dict) else {"attn": [rest]}
     extra[STATE] = DecoderState(query, logits, padding)
     return logits, extra

@@ -33,20 +33,23 @@ class HiddenStateTap:
 
     def __init__(self, decoder: nn.Module, kind: str) -> None:
         self._decoder = decoder
-        self._install = self._locate(kind)
+        self._kind = kind
+        self._locate()
 
     @contextlib.contextmanager
     def capture(self) -> Iterator[list[Tensor]]:
         """Within the block, every state computed is appended to the list: batch x time x dimension."""
         states: list[Tensor] = []
-        remove = self._install(states.append)
+        remove = self._locate()(states.append)
         try:
             yield states
         finally:
             remove()
 
-    def _locate(self, kind: str) -> Callable[[Callable[[Tensor], None]], Callable[[], None]]:
-        decoder = self._decoder
+    def _locate(self) -> Callable[[Callable[[Tensor], None]], Callable[[], None]]:
+        """What installs a recorder at the place of the state, and gives back what removes it again."""
+        # Looked up again for every call: in a copy of the decoder the modules are others.
+        decoder, kind = self._decoder, self._kind
         if kind == "decoder_output":
             for name in ("output_projection", "fc3"):  # fc3: fconv
                 module = getattr(decoder, name, None)

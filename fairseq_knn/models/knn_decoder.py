@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from fairseq_knn.combiners import Combiner, mix
@@ -12,6 +13,8 @@ from fairseq_knn.models.decoder_state import STATE, DecoderState, attach
 from fairseq_knn.models.hidden_state import HiddenStateTap
 from fairseq_knn.retrieval import Retriever
 from fairseq_knn.storage.digest import parameters_digest
+
+_FAR_BELOW = -1e4  # nats: no neighbour's weight that matters is smaller
 
 
 class Augmentation:
@@ -26,8 +29,15 @@ class Augmentation:
         self.combiner = combiner
         self.retriever = retriever
 
-    def log_probs(self, model_log_probs: Tensor, logits: Tensor, state: DecoderState) -> Tensor:
-        """Mix the neighbours into the model's log-probabilities (same shape as *logits*)."""
+    def log_probs(self, model_log_probs: Tensor, logits: Tensor, state: DecoderState, least: float) -> Tensor:
+        """Mix the neighbours into the model's log-probabilities (same shape as *logits*).
+
+        Args:
+            model_log_probs: of the part *logits* of a decoder's output.
+            logits: that part.
+            state: of the whole output.
+            least: see :func:`~fairseq_knn.combiners.mix`.
+        """
         neighbours = state.neighbours(self.retriever.retrieve)
         rows = state.rows(logits)
         query = state.query
@@ -35,7 +45,7 @@ class Augmentation:
             neighbours = neighbours.select(rows)
             query = query.reshape(-1, query.size(-1))[rows]
         mixture = self.combiner.mixture(query, neighbours, model_log_probs)
-        return mix(model_log_probs, neighbours.values, mixture)
+        return mix(model_log_probs, neighbours.values, mixture, least=least)
 
 
 class KnnDecoder:
@@ -71,7 +81,10 @@ class KnnDecoder:
         if state is None or augmentation is None:
             stock: Tensor = super().get_normalized_probs(net_output, log_probs, sample)  # type: ignore[misc]
             return stock
-        mixed = augmentation.log_probs(self.knn_model_log_probs(net_output, sample), net_output[0], state)
+        # Search passes no sample. It never ends a hypothesis of probability 0, and breaks off with an assertion
+        # if it cannot end as many as there are beams; so at lambda = 1 the model's choices stay, far below.
+        least = _FAR_BELOW if sample is None else -torch.inf
+        mixed = augmentation.log_probs(self.knn_model_log_probs(net_output, sample), net_output[0], state, least)
         return mixed if log_probs else mixed.exp_()
 
     def knn_model_log_probs(self, net_output: Any, sample: Any = None) -> Tensor:
@@ -101,7 +114,7 @@ def augment(model: nn.Module, key: str, augmentation: Callable[[], Augmentation 
     """Let the decoder of *model* consult a datastore.
 
     The fingerprint of the model is taken whenever its parameters are loaded (before any conversion to
-    half precision), and kept as ``model.decoder.knn_fingerprint``.
+    half precision), and kept as ``model.decoder.knn_fingerprint``; before that it is ``None``.
 
     Args:
         model: a fairseq model with a ``decoder``, before or after its parameters are loaded.
@@ -118,20 +131,22 @@ def augment(model: nn.Module, key: str, augmentation: Callable[[], Augmentation 
         )
     if getattr(decoder, "adaptive_softmax", None) is not None:
         raise ConfigurationError(
-            f"{type(model).__name__} was trained with an adaptive softmax, which translation with a datastore does not "
-            "support: use a model with a full output layer"
+            f"{type(model).__name__} was trained with an adaptive softmax, which translation with a "
+            "datastore does not support: use a model with a full output layer"
         )
-    stock = type(decoder)
-    if stock not in _classes:
-        _classes[stock] = type(f"Knn{stock.__name__}", (KnnDecoder, stock), {"__module__": __name__})
     decoder.knn_tap = HiddenStateTap(decoder, key)
     decoder.knn_padding = decoder.dictionary.pad()
     decoder.knn_augmentation = augmentation
     decoder.knn_recorded = None
+    stock = type(decoder)
+    if issubclass(stock, KnnDecoder):  # augmented before: now with the new settings
+        return
+    if stock not in _classes:
+        _classes[stock] = type(f"Knn{stock.__name__}", (KnnDecoder, stock), {"__module__": __name__})
     decoder.knn_fingerprint = None
     decoder.__class__ = _classes[stock]
+    model.register_load_state_dict_post_hook(_take_fingerprint)  # type: ignore[no-untyped-call]
 
-    def take_fingerprint(module: nn.Module, _keys: object) -> None:
-        decoder.knn_fingerprint = parameters_digest(module.named_parameters())
 
-    model.register_load_state_dict_post_hook(take_fingerprint)  # type: ignore[no-untyped-call]
+def _take_fingerprint(model: Any, _keys: object) -> None:
+    model.decoder.knn_fingerprint = parameters_digest(model.named_parameters())

@@ -20,7 +20,7 @@ class SearchStatistics:
     Args:
         searches: calls of :meth:`Retriever.retrieve` that searched anything.
         queries: rows searched.
-        requested: rows asked for; the rest were masked or equal to their neighbour in the batch.
+        requested: rows asked for; the rest were masked or equal to the row before.
         seconds: wall-clock time of the searches (on a GPU: of launching them).
     """
 

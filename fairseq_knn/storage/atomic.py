@@ -30,7 +30,7 @@ def explain_os_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals to write *path* into one sentence with the remedy.
 
     Raises:
-        UserError: the disk is full, or the place is read-only or not permitted.
+        UserError: the disk is full, or the place is read-only, not permitted or no directory.
     """
     try:
         yield
@@ -107,19 +107,26 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        FileNotFoundError: there is none.
-        UserError: the file is not JSON.
+        FileNotFoundError, NotADirectoryError: there is none.
+        UserError: the file is not JSON, or may not be read.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): mend its permissions") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged ({error}): restore it or build it again") from error
 
 
 @contextlib.contextmanager
 def directory_lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a directory (short critical sections between ranks of one build)."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Hold an exclusive lock on a directory (short critical sections between ranks of one build).
+
+    Raises:
+        UserError: see :func:`explain_os_errors`.
+    """
+    with explain_os_errors(path):
+        descriptor = os.open(path, os.O_RDONLY)
     try:
         # Some network file systems have no locks; the critical sections stay correct for a single
         # process there, and ranks that start at different times.

@@ -27,6 +27,9 @@ class DatastoreBuild:
         padding: id of the padding symbol in the targets.
         rank, world: this process's part (``--distributed-rank``, ``--distributed-world-size``).
         overwrite: replace a finished datastore.
+
+    Attributes:
+        left_out: sentences of the pending shards that the model cannot take.
     """
 
     def __init__(self, path: str, plan: Plan, padding: int, *, rank: int, world: int, overwrite: bool) -> None:
@@ -35,6 +38,7 @@ class DatastoreBuild:
         self._padding = padding
         self._pending = self.writer.pending()
         self._left: dict[int, int] = {}
+        self.left_out = 0
         self._shard: ShardWriter | None = None
         self._progress = BuildProgress()
         done = len(self.writer.own) - len(self._pending)
@@ -57,6 +61,8 @@ class DatastoreBuild:
         for shard in self._pending:
             sentences = order[shards == shard]
             self._left[shard] = len(sentences)
+            first, last = self.plan.sentence_range(shard)
+            self.left_out += last - first - len(sentences)
             if len(sentences):
                 batches = dataset.batch_by_size(sentences, required_batch_size_multiple=1, **limits)
                 result.extend([int(i) for i in batch] for batch in batches)

@@ -93,18 +93,17 @@ class KnnTask:
             return stock(dataset, *args, **kwargs)
         shards, rank = kwargs.get("num_shards", 1), kwargs.get("shard_id", 0)
         if self.knn.building:
-            iterator = self._build_iterator(dataset, split, **kwargs)
-            planned = considered = sum(map(len, iterator.frozen_batches))
+            iterator, too_long = self._build_iterator(dataset, split, **kwargs)
+            planned = sum(map(len, iterator.frozen_batches))
         else:
             iterator = stock(dataset, *args, **kwargs)
             batches = iterator.frozen_batches
-            considered = sum(map(len, batches))
             planned = sum(map(len, batches[rank::shards]))
-            if not considered and not len(dataset):
+            too_long = len(dataset) - sum(map(len, batches))
+            if not len(dataset):
                 raise ConfigurationError(
                     f"the split {split!r} has no sentences: check the data directory and --gen-subset"
                 )
-        too_long = 0 if self.knn.building else len(dataset) - considered
         self._count.expect(split, planned, too_long)
         return AccountedBatches(iterator, self._at_end)
 
@@ -122,7 +121,7 @@ class KnnTask:
         num_workers: int = 0,
         data_buffer_size: int = 0,
         **_: Any,
-    ) -> iterators.EpochBatchIterator:
+    ) -> tuple[iterators.EpochBatchIterator, int]:
         config = self.knn.config
         (model,) = self.knn.models
         symbols = self.target_dictionary.symbols  # type: ignore[attr-defined]
@@ -150,13 +149,14 @@ class KnnTask:
             order = dataset.ordered_indices()
         if max_positions is not None:
             order = self.filter_indices_by_size(order, dataset, max_positions, ignore_invalid_inputs)
-        return iterators.EpochBatchIterator(
+        iterator = iterators.EpochBatchIterator(
             dataset=dataset,
             collate_fn=dataset.collater,
             batch_sampler=self._build.batches(dataset, order, max_tokens=max_tokens, max_sentences=max_sentences),
             num_workers=num_workers,
             buffer_size=data_buffer_size,
         )
+        return iterator, self._build.left_out
 
     def count_sentences(self, sample: Any) -> None:
         """Note that a batch was processed."""

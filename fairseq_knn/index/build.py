@@ -1,0 +1,245 @@
+"""Building the index of a datastore: train, add, measure, publish."""
+
+import re
+import time
+from collections.abc import Callable
+
+import faiss
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from fairseq_knn.datastore import Datastore
+from fairseq_knn.datastore.layout import index_path, index_record_path
+from fairseq_knn.errors import SearchIndexError
+from fairseq_knn.index.checkpoint import Checkpoint
+from fairseq_knn.index.devices import resolve_device
+from fairseq_knn.index.factory import K_FACTOR, choose_factory, training_size
+from fairseq_knn.index.faiss_backend import FaissSearch, keys_found
+from fairseq_knn.index.faiss_files import explain_faiss_errors, read_index, reason
+from fairseq_knn.index.opening import exact_backend
+from fairseq_knn.index.recall import QUERIES, measure
+from fairseq_knn.index.record import IndexRecord, IndexSettings
+from fairseq_knn.index.sampling import sample_entries
+from fairseq_knn.index.stored_keys import rows_of
+from fairseq_knn.storage.atomic import directory_lock
+
+Report = Callable[[str], object]
+
+_CHUNK_BYTES = 64 << 20  # of float32 keys that are added at once
+# A checkpoint is due after this time, and after ten times what the last one took to write.
+_CHECKPOINT_SECONDS = 300.0
+# What faiss says when there are not enough keys to train with.
+_TOO_FEW = re.compile(r"training points \((\d+)\) should be at least as large as number of clusters \((\d+)\)")
+
+
+def build_index(
+    datastore: Datastore,
+    spec: str = "auto",
+    *,
+    device: str = "auto",
+    nprobe: int = 32,
+    k: int = 8,
+    min_recall: float = 0.95,
+    train_size: int | None = None,
+    seed: int = 1,
+    overwrite: bool = False,
+    report: Report | None = None,
+) -> IndexRecord:
+    """Build, measure and finish the index of a datastore.
+
+    An interrupted build goes on where it was saved last, and gives the same index. An index that was built
+    with the same settings is measured again if *nprobe* or *k* differ, and otherwise left alone.
+
+    Args:
+        datastore: whose keys are indexed.
+        spec: ``auto`` (see :func:`~fairseq_knn.index.factory.choose_factory`), ``flat`` for exact search,
+            or a faiss factory string.
+        device: where it will be searched: ``cpu``, ``cuda`` or ``auto``.
+        nprobe, k: lists to look into and number of neighbours when recall is measured.
+        min_recall: the least share of the true k nearest keys that a finished index finds.
+        train_size: number of keys to train with; ``None`` chooses it from the number of lists.
+        seed: of the sample of keys to train with.
+        overwrite: build anew whatever is there.
+        report: called with a line about every step; without it there are no progress bars either.
+
+    Raises:
+        SearchIndexError: faiss does not know *spec*, there are too few keys for it, or the index finds
+            less than *min_recall*.
+        DatastoreError: a file of keys is damaged.
+        UserError: a GPU is asked for and there is none, or the disk is full.
+    """
+    place = resolve_device(device)
+    quiet = report is None
+    say = report or _say_nothing
+    factory = _factory(datastore, spec, place)
+    empty = _create(datastore, factory)
+    settings = IndexSettings(
+        factory=factory,
+        entries=datastore.entries,
+        dimension=datastore.dimension,
+        datastore=datastore.digest,
+        seed=seed,
+        train_size=_train_size(datastore, empty, train_size),
+    )
+    with directory_lock(datastore.path):
+        finished = None if overwrite else _finished(datastore, settings)
+        checkpoint = Checkpoint(datastore.path, settings, fresh=overwrite)
+        if finished is None:
+            index, digest = _built(datastore, settings, empty, checkpoint, say, quiet)
+            size = checkpoint.bytes
+        elif (finished.k, finished.nprobe) == (k, _nprobe(empty, nprobe)) and finished.recall >= min_recall:
+            checkpoint.remove()
+            say(f"{index_path(datastore.path)} is up to date: {_summary(finished)}")
+            return finished
+        else:
+            say(f"{index_path(datastore.path)} is built already; measuring it")
+            index, digest, size = read_index(index_path(datastore.path)), finished.sha256, finished.bytes
+        search = FaissSearch(index, place, nprobe, K_FACTOR * k)
+        result = measure(search, exact_backend(datastore, place), datastore, k, seed)
+        record = IndexRecord(
+            settings=settings,
+            bytes=size,
+            sha256=digest,
+            nprobe=search.nprobe,
+            k=k,
+            k_factor=K_FACTOR if isinstance(index, faiss.IndexRefine) else None,
+            recall=round(result.recall, 4),
+            found=keys_found(search, datastore),
+            faiss=faiss.__version__,
+        )
+        say(f"{_summary(record)}, {result.milliseconds:.1f} ms per 128 queries on {search.device.type}")
+        _require(record, min_recall)
+        if finished is None:
+            # Without its record an index is not finished, so the old record goes before the old index.
+            index_record_path(datastore.path).unlink(missing_ok=True)
+            checkpoint.publish()
+        record.save(datastore)
+        checkpoint.remove()
+        return record
+
+
+def _factory(datastore: Datastore, spec: str, device: torch.device) -> str:
+    if spec == "auto":
+        return choose_factory(datastore.entries, datastore.dimension, device)
+    return "Flat" if spec == "flat" else spec
+
+
+def _create(datastore: Datastore, factory: str) -> faiss.Index:
+    remedy = "pass --knn-index auto, flat, or a faiss factory string such as IVF1024,SQ8"
+    with explain_faiss_errors(f"make an index {factory!r} for keys of dimension {datastore.dimension}", remedy):
+        return faiss.index_factory(datastore.dimension, factory)
+
+
+def _train_size(datastore: Datastore, empty: faiss.Index, wanted: int | None) -> int:
+    if empty.is_trained:
+        return 0
+    if wanted is None:
+        lists = faiss.try_extract_index_ivf(empty)
+        return training_size(datastore.entries, 0 if lists is None else lists.nlist)
+    return min(wanted, datastore.entries)
+
+
+def _finished(datastore: Datastore, settings: IndexSettings) -> IndexRecord | None:
+    """The record of the datastore's index if it has these settings and is whole."""
+    try:
+        record = IndexRecord.load(datastore)
+    except SearchIndexError:
+        return None
+    return record if record.settings == settings else None
+
+
+def _built(
+    datastore: Datastore,
+    settings: IndexSettings,
+    empty: faiss.Index,
+    checkpoint: Checkpoint,
+    say: Report,
+    quiet: bool,
+) -> tuple[faiss.Index, str]:
+    """The index with all keys, saved in the checkpoint, and its SHA-256."""
+    name = f"{settings.factory} for {settings.entries:,} keys of dimension {settings.dimension}"
+    index = checkpoint.load()
+    if index is None:
+        say(f"building {name}")
+        index = empty
+        if settings.train_size:
+            say(f"training with {settings.train_size:,} keys")
+            _train(index, datastore, settings)
+            checkpoint.save(index)
+    else:
+        say(f"going on with {name}: {index.ntotal:,} are in it")
+    _add(index, datastore, settings, checkpoint, quiet)
+    return index, checkpoint.save(index)
+
+
+def _train(index: faiss.Index, datastore: Datastore, settings: IndexSettings) -> None:
+    sample = sample_entries(datastore.entries, settings.train_size, settings.seed)
+    try:
+        index.train(datastore.gather_keys(sample).astype(np.float32))
+    except RuntimeError as error:
+        if few := _TOO_FEW.search(str(error)):
+            raise SearchIndexError(
+                f"{settings.factory} needs at least {int(few[2]):,} keys to train with, and the sample from "
+                f"{datastore.path} ({datastore.entries:,} entries) has {int(few[1]):,}: pass --knn-index auto, fewer "
+                "lists, or a larger --train-size"
+            ) from error
+        raise SearchIndexError(
+            f"faiss cannot train {settings.factory} with {len(sample):,} keys ({reason(error)}): pass another "
+            "--knn-index"
+        ) from error
+
+
+def _add(
+    index: faiss.Index, datastore: Datastore, settings: IndexSettings, checkpoint: Checkpoint, quiet: bool
+) -> None:
+    """Add the keys that are not in the index yet, shard by shard, each compared with its checksum."""
+    rows = rows_of(_CHUNK_BYTES, 4 * datastore.dimension)
+    saved, interval = time.monotonic(), _CHECKPOINT_SECONDS
+    first = 0
+    with tqdm(total=datastore.entries, initial=index.ntotal, desc="keys", unit="", disable=quiet) as bar:
+        for number, shard in enumerate(datastore.manifest.shards):
+            last = first + shard.entries
+            if index.ntotal < last:
+                datastore.verify(number, "keys")
+            while index.ntotal < last:
+                keys = datastore.keys(index.ntotal, min(index.ntotal + rows, last))
+                with explain_faiss_errors(f"add keys to {settings.factory}", "pass another --knn-index"):
+                    index.add(keys.astype(np.float32))
+                bar.update(len(keys))
+                started = time.monotonic()
+                if started - saved > interval and index.ntotal < datastore.entries:
+                    checkpoint.save(index)
+                    saved = time.monotonic()
+                    interval = max(_CHECKPOINT_SECONDS, 10 * (saved - started))
+            first = last
+
+
+def _nprobe(index: faiss.Index, nprobe: int) -> int | None:
+    lists = faiss.try_extract_index_ivf(index)
+    return None if lists is None else min(nprobe, lists.nlist)
+
+
+def _summary(record: IndexRecord) -> str:
+    effort = "" if record.nprobe is None else f" with nprobe {record.nprobe}"
+    return (
+        f"{record.settings.factory}, {record.bytes / 1e6:,.1f} MB, recall@{record.k} {record.recall:.3f}{effort} "
+        f"({min(QUERIES, record.settings.entries)} stored keys against exact search)"
+    )
+
+
+def _require(record: IndexRecord, min_recall: float) -> None:
+    if record.recall >= min_recall:
+        return
+    effort, remedy = "", ""
+    if record.nprobe is not None:
+        effort, remedy = f" with --knn-nprobe {record.nprobe}", "raise --knn-nprobe, "
+    raise SearchIndexError(
+        f"{record.settings.factory} finds {record.recall:.3f} of the true {record.k} nearest keys{effort}, less than "
+        f"--min-recall {min_recall:g}: {remedy}name another --knn-index or lower --min-recall; what is built is kept "
+        "and not built again with the same --knn-index"
+    )
+
+
+def _say_nothing(_: str) -> None:
+    pass

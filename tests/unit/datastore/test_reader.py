@@ -1,0 +1,197 @@
+"""Reading gives what was written, across shards; damage of any kind is named."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fairseq_knn.datastore import Datastore, Manifest, reader
+from fairseq_knn.errors import DatastoreError
+from tests.support import write_datastore
+from tests.unit.datastore.corpus import Corpus
+
+
+def sharded(path: Path) -> tuple[Datastore, np.ndarray]:
+    """A datastore of shards of 0 to 9 entries, and its keys."""
+    corpus = Corpus(sentences=20, shard_sentences=1, skip=frozenset({0, 5, 6, 19}))
+    corpus.build(path)
+    return Datastore.load(path), np.concatenate([corpus.keys[s] for s in corpus.stored])
+
+
+def test_ranges_of_keys_across_shards(tmp_path: Path) -> None:
+    store, keys = sharded(tmp_path)
+    for start in range(store.entries + 1):
+        for stop in range(start, store.entries + 3):
+            got = store.keys(start, stop)
+            assert got.dtype == np.float16
+            np.testing.assert_array_equal(got, keys[start:stop])
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 1000])
+def test_blocks_of_keys(tmp_path: Path, rows: int) -> None:
+    store, keys = sharded(tmp_path)
+    blocks = list(store.key_blocks(rows))
+    assert [start for start, _ in blocks] == list(range(0, store.entries, rows))
+    assert all(len(block) <= rows for _, block in blocks)
+    np.testing.assert_array_equal(np.concatenate([block for _, block in blocks]), keys)
+
+
+def test_gathered_keys(tmp_path: Path) -> None:
+    store, keys = sharded(tmp_path)
+    rng = np.random.default_rng(0)
+    for size in (0, 1, 5, 300):
+        entries = rng.integers(0, store.entries, size)  # in any order, with repetitions
+        np.testing.assert_array_equal(store.gather_keys(entries), keys[entries])
+    everything = np.arange(store.entries)
+    np.testing.assert_array_equal(store.gather_keys(everything), store.keys(0, store.entries))
+    np.testing.assert_array_equal(store.gather_keys(everything[::-1]), keys[::-1])
+
+
+def test_more_shards_than_files_may_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "_KEPT_MAPS", 3)
+    store, keys = sharded(tmp_path)
+    np.testing.assert_array_equal(store.gather_keys(np.arange(store.entries)), keys)
+    np.testing.assert_array_equal(store.keys(0, store.entries), keys)
+    descriptors = (Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd"))
+    targets = [os.readlink(path) for path in descriptors if path.is_symlink()]
+    assert sum(target.startswith(f"{tmp_path}/shards/keys-") for target in targets) <= 3
+
+
+def test_digest_identifies_the_content(tmp_path: Path) -> None:
+    digests = []
+    for name, seed in (("one", 0), ("same", 0), ("other", 1)):
+        Corpus(seed=seed).build(tmp_path / name)
+        digests.append(Datastore.load(tmp_path / name).digest)
+    assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.parametrize("path", ["absent", "file", "file/below", "empty"])
+def test_no_datastore(tmp_path: Path, path: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatastoreError, match=f"there is no datastore in .*/{path}: build one"):
+        Datastore.load(tmp_path / path)
+
+
+@pytest.mark.parametrize("name", ["keys", "values", "sentences", "positions"])
+def test_missing_and_truncated_files(tmp_path: Path, name: str) -> None:
+    Corpus().build(tmp_path)
+    path = tmp_path / f"shards/{name}-00002.npy"
+    size = path.stat().st_size
+    os.truncate(path, size - 1)
+    with pytest.raises(DatastoreError, match=rf"{name}-00002\.npy has {size - 1} bytes instead of {size}; .*"):
+        Datastore.load(tmp_path)
+    path.unlink()
+    with pytest.raises(DatastoreError, match=rf"{name}-00002\.npy is missing; .*--knn-overwrite"):
+        Datastore.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["keys", "values", "sentences", "positions"])
+def test_wrong_checksum(tmp_path: Path, name: str) -> None:
+    Corpus().build(tmp_path)
+    path = tmp_path / f"shards/{name}-00001.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    store = Datastore.load(tmp_path)
+    store.verify(0, name)
+    with pytest.raises(DatastoreError, match=rf"{name}-00001\.npy has checksum \w{{12}} instead of \w{{12}}"):
+        store.verify(1, name)
+    if name == "values":  # a wrong token would go into translations
+        with pytest.raises(DatastoreError, match="checksum"):
+            _ = store.values
+
+
+def test_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Corpus().build(tmp_path)
+    stock = Path.stat
+
+    # Permissions do not stop root, so the refusal is made here.
+    def refuse(path: Path, **options: Any) -> os.stat_result:
+        if path.suffix == ".npy":
+            raise PermissionError(13, "Permission denied", str(path))
+        return stock(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(DatastoreError, match=r"keys-00000\.npy cannot be read \(Permission denied\)"):
+        Datastore.load(tmp_path)
+
+
+def test_manifest_survives_json(tmp_path: Path) -> None:
+    Corpus().build(tmp_path)
+    manifest = Datastore.load(tmp_path).manifest
+    content = json.loads(json.dumps(manifest.to_json()))
+    assert Manifest.from_json(content, "manifest.json") == manifest
+
+
+@pytest.mark.parametrize("schema", [0, 2, None, "1"])
+def test_other_format_version(tmp_path: Path, schema: object) -> None:
+    Corpus().build(tmp_path)
+    path = tmp_path / "manifest.json"
+    content = json.loads(path.read_text())
+    content["plan"]["schema"] = schema
+    content["plan"]["news"] = 1
+    path.write_text(json.dumps(content))
+    with pytest.raises(DatastoreError, match=f"has format version {schema}, this package reads version 1: install"):
+        Datastore.load(tmp_path)
+
+
+def damaged(content: dict[str, Any], place: str, value: object) -> dict[str, Any]:
+    """Set (or with ``...`` delete) an item at a place like ``shards/0/arrays``."""
+    *path, last = [int(part) if part.isdigit() else part for part in place.split("/")]
+    target: Any = content
+    for part in path:
+        target = target[part]
+    if value is ...:
+        del target[last]
+    else:
+        target[last] = value
+    return content
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("plan", ...),
+        ("plan", "text"),
+        ("plan/schema", ...),
+        ("plan/split", ...),
+        ("plan/unknown", 1),
+        ("entries", ...),
+        ("unknown", 1),
+        ("shards", 3),
+        ("shards/0", "text"),
+        ("shards/0", None),
+        ("shards/0/entries", ...),
+        ("shards/0/arrays", ...),
+        ("shards/0/arrays", [1]),
+        ("shards/0/arrays/keys", "text"),
+        ("shards/0/arrays/keys/sha256", ...),
+    ],
+)
+def test_manifest_that_is_none(tmp_path: Path, place: str, value: object) -> None:
+    Corpus().build(tmp_path)
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps(damaged(json.loads(path.read_text()), place, value)))
+    with pytest.raises(DatastoreError, match=r"manifest\.json is not the .*: .*build .* again") as caught:
+        Datastore.load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", "no JSON", '{"plan": {'])
+def test_manifest_that_is_not_json(tmp_path: Path, content: str) -> None:
+    Corpus().build(tmp_path)
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(DatastoreError, match=r"manifest\.json .*again"):
+        Datastore.load(tmp_path)
+
+
+def test_helper_of_the_tests_writes_what_it_is_given(tmp_path: Path) -> None:
+    keys = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float16)
+    store = write_datastore(tmp_path, keys, np.arange(12), lengths=[5, 7], shard_sentences=1)
+    np.testing.assert_array_equal(store.keys(0, 12), keys)
+    np.testing.assert_array_equal(store.values, np.arange(12))
+    assert repr(store) == f"Datastore({str(tmp_path)!r}, entries=12, dimension=3)"
