@@ -32,13 +32,14 @@ DOMAINS = {
     "medical-chapter": (
         "medical",
         "--split chapter",
-        "whole ICD chapters are unseen: there is hardly anything to copy, so little can be gained",
+        "whole ICD chapters are unseen: there are no similar terms to copy from, only the phrasing and the general "
+        "words of the classification carry over",
     ),
     "religious": (
         "religious",
         "",
-        "Bible books that are not in the datastore: long, free prose, which a base this small cannot follow far "
-        "enough to ask for the right neighbours",
+        "Bible books that are not in the datastore: long, free prose; a base trained on short IT strings understands "
+        "too little of it to be led to the right neighbours",
     ),
 }
 
@@ -71,6 +72,7 @@ class Quickstart:
 
     def run(self) -> None:
         started = time.monotonic()
+        print(f"the commands below can be copied after: source {Path(sys.prefix) / 'bin' / 'activate'}")
         self._corpora()
         self._check_overlap()
         self._binarise()
@@ -279,7 +281,10 @@ def markdown(rows: list[dict]) -> str:
         "",
         *(f"- {name.replace('-', ', ')}: {what}." for name, (_, _, what) in DOMAINS.items()),
     ]
-    lines += ["- it: the base's own domain; with the medical datastore on, this is what forgetting costs."]
+    lines += [
+        "- it: the base's own domain; with the medical datastore and its lambda on, the model speaks medicine whatever "
+        "it is given: use a datastore for text of its own domain."
+    ]
     lines += ["", f"BLEU: {rows[0]['signature']}", ""]
     return "\n".join(lines)
 

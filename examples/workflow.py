@@ -13,7 +13,7 @@ _INTERESTING = re.compile(
     r"fairseq_knn|fairseq-knn|train_inner|valid on|Translated|Generate "
     r"|recall|best:|entries|error|Error|licen[cs]e|sentences"
 )
-_NOISE = re.compile(r"^[STHDP]-\d|UserWarning|_name")
+_NOISE = re.compile(r"^[STHDP]-\d|UserWarning|_name|swigfaiss")
 
 
 class CommandFailed(Exception):

@@ -83,7 +83,7 @@ def allow_fairseq_checkpoints() -> None:
         ("omegaconf.listconfig", ("ListConfig",)),
         ("omegaconf.base", ("ContainerMetadata", "Metadata")),
         ("omegaconf.nodes", ("AnyNode",)),
-        ("fairseq.logging.meters", ("AverageMeter", "TimeMeter", "StopwatchMeter", "MetersDict")),
+        ("fairseq.logging.meters", ("AverageMeter", "TimeMeter", "StopwatchMeter")),
         ("fairseq.distributed.utils", ("_TensorPlaceholder",)),
     ):
         loaded = importlib.import_module(module)

@@ -18,7 +18,7 @@ import fairseq_knn
 
 PACKAGE = Path(fairseq_knn.__file__).parent
 ROOT = PACKAGE.parent
-_TIMEOUT = 300  # seconds; a run takes a few
+_TIMEOUT = 600  # seconds; a run takes a few
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ pip_install "${stack[@]}" 'setuptools>=77' wheel cython
 
 # Against the torch just installed: in pip's own isolated build it would be compiled against the
 # newest one, and its extension libbase would not load. No cache: it may hold such a build.
-say "fairseq-fixed (Python 3.11: compiled here, a minute or two)"
+say "fairseq-fixed (Python 3.11: compiled here, 2 to 4 minutes)"
 pip_install --no-build-isolation --no-cache-dir "$(requirements fairseq-fixed)"
 
 say "faiss, the remaining dependencies, fairseq_knn itself"

@@ -10,8 +10,8 @@ NAME = "tune"
 HELP = "choose k, lambda and temperature on validation data, from one retrieval pass"
 PASSES_ON = "fairseq-generate"  # arguments it does not know are fairseq's
 
-_KS = (1, 2, 4, 8, 16, 32)
-_WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+_KS = (1, 2, 4, 8, 16, 32, 64)
+_WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 _TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 
 

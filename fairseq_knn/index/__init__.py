@@ -1,6 +1,11 @@
 """Nearest-neighbour search over the keys of a datastore; the only place that knows faiss."""
 
+import logging
+
 from fairseq_knn.index.backend import SearchBackend
 from fairseq_knn.index.opening import BACKENDS, open_backend
+
+# faiss tells of every processor variant it lacks before it finds the one it has.
+logging.getLogger("faiss.loader").setLevel(logging.WARNING)
 
 __all__ = ["BACKENDS", "SearchBackend", "open_backend"]

@@ -1,13 +1,7 @@
 """Building the index of a datastore: train, add, measure, publish."""
 
-import re
-import time
-from collections.abc import Callable
-
 import faiss
-import numpy as np
 import torch
-from tqdm import tqdm
 
 from fairseq_knn.datastore import Datastore
 from fairseq_knn.datastore.layout import index_path, index_record_path
@@ -16,21 +10,12 @@ from fairseq_knn.index.checkpoint import Checkpoint
 from fairseq_knn.index.devices import resolve_device
 from fairseq_knn.index.factory import K_FACTOR, choose_factory, training_size
 from fairseq_knn.index.faiss_backend import FaissSearch, keys_found
-from fairseq_knn.index.faiss_files import explain_faiss_errors, read_index, reason
+from fairseq_knn.index.faiss_files import explain_faiss_errors, read_index
+from fairseq_knn.index.filling import Report, fill
 from fairseq_knn.index.opening import exact_backend
 from fairseq_knn.index.recall import QUERIES, measure
 from fairseq_knn.index.record import IndexRecord, IndexSettings
-from fairseq_knn.index.sampling import sample_entries
-from fairseq_knn.index.stored_keys import rows_of
 from fairseq_knn.storage.atomic import directory_lock
-
-Report = Callable[[str], object]
-
-_CHUNK_BYTES = 64 << 20  # of float32 keys that are added at once
-# A checkpoint is due after this time, and after ten times what the last one took to write.
-_CHECKPOINT_SECONDS = 300.0
-# What faiss says when there are not enough keys to train with.
-_TOO_FEW = re.compile(r"training points \((\d+)\) should be at least as large as number of clusters \((\d+)\)")
 
 
 def build_index(
@@ -70,7 +55,6 @@ def build_index(
         UserError: a GPU is asked for and there is none, or the disk is full.
     """
     place = resolve_device(device)
-    quiet = report is None
     say = report or _say_nothing
     factory = _factory(datastore, spec, place)
     empty = _create(datastore, factory)
@@ -86,7 +70,7 @@ def build_index(
         finished = None if overwrite else _finished(datastore, settings)
         checkpoint = Checkpoint(datastore.path, settings, fresh=overwrite)
         if finished is None:
-            index, digest = _built(datastore, settings, empty, checkpoint, say, quiet)
+            index, digest = fill(datastore, settings, empty, checkpoint, say, quiet=report is None)
             size = checkpoint.bytes
         elif (finished.k, finished.nprobe) == (k, _nprobe(empty, nprobe)) and finished.recall >= min_recall:
             checkpoint.remove()
@@ -147,72 +131,6 @@ def _finished(datastore: Datastore, settings: IndexSettings) -> IndexRecord | No
     except SearchIndexError:
         return None
     return record if record.settings == settings else None
-
-
-def _built(
-    datastore: Datastore,
-    settings: IndexSettings,
-    empty: faiss.Index,
-    checkpoint: Checkpoint,
-    say: Report,
-    quiet: bool,
-) -> tuple[faiss.Index, str]:
-    """The index with all keys, saved in the checkpoint, and its SHA-256."""
-    name = f"{settings.factory} for {settings.entries:,} keys of dimension {settings.dimension}"
-    index = checkpoint.load()
-    if index is None:
-        say(f"building {name}")
-        index = empty
-        if settings.train_size:
-            say(f"training with {settings.train_size:,} keys")
-            _train(index, datastore, settings)
-            checkpoint.save(index)
-    else:
-        say(f"going on with {name}: {index.ntotal:,} are in it")
-    _add(index, datastore, settings, checkpoint, quiet)
-    return index, checkpoint.save(index)
-
-
-def _train(index: faiss.Index, datastore: Datastore, settings: IndexSettings) -> None:
-    sample = sample_entries(datastore.entries, settings.train_size, settings.seed)
-    try:
-        index.train(datastore.gather_keys(sample).astype(np.float32))
-    except RuntimeError as error:
-        if few := _TOO_FEW.search(str(error)):
-            raise SearchIndexError(
-                f"{settings.factory} needs at least {int(few[2]):,} keys to train with, and the sample from "
-                f"{datastore.path} ({datastore.entries:,} entries) has {int(few[1]):,}: pass --knn-index auto, fewer "
-                "lists, or a larger --train-size"
-            ) from error
-        raise SearchIndexError(
-            f"faiss cannot train {settings.factory} with {len(sample):,} keys ({reason(error)}): pass another "
-            "--knn-index"
-        ) from error
-
-
-def _add(
-    index: faiss.Index, datastore: Datastore, settings: IndexSettings, checkpoint: Checkpoint, quiet: bool
-) -> None:
-    """Add the keys that are not in the index yet, shard by shard, each compared with its checksum."""
-    rows = rows_of(_CHUNK_BYTES, 4 * datastore.dimension)
-    saved, interval = time.monotonic(), _CHECKPOINT_SECONDS
-    first = 0
-    with tqdm(total=datastore.entries, initial=index.ntotal, desc="keys", unit="", disable=quiet) as bar:
-        for number, shard in enumerate(datastore.manifest.shards):
-            last = first + shard.entries
-            if index.ntotal < last:
-                datastore.verify(number, "keys")
-            while index.ntotal < last:
-                keys = datastore.keys(index.ntotal, min(index.ntotal + rows, last))
-                with explain_faiss_errors(f"add keys to {settings.factory}", "pass another --knn-index"):
-                    index.add(keys.astype(np.float32))
-                bar.update(len(keys))
-                started = time.monotonic()
-                if started - saved > interval and index.ntotal < datastore.entries:
-                    checkpoint.save(index)
-                    saved = time.monotonic()
-                    interval = max(_CHECKPOINT_SECONDS, 10 * (saved - started))
-            first = last
 
 
 def _nprobe(index: faiss.Index, nprobe: int) -> int | None:

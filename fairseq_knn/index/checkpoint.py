@@ -29,7 +29,7 @@ class Checkpoint:
             remove_partials(path)
         if fresh or not self._is_of(settings):
             self.remove()
-            write_json(self._settings_file, asdict(settings))
+        self._settings = settings
 
     def _is_of(self, settings: IndexSettings) -> bool:
         try:
@@ -43,6 +43,8 @@ class Checkpoint:
 
     def save(self, index: faiss.Index) -> str:
         """Write the index and return the SHA-256 of the file."""
+        if not self._settings_file.exists():
+            write_json(self._settings_file, asdict(self._settings))
         return write_index(index, self._file)
 
     @property

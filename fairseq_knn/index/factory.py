@@ -1,5 +1,7 @@
 """Which index suits a datastore."""
 
+import math
+
 import torch
 
 # Multiply-adds per query below which an exact scan on a CPU is as fast as an approximate index.
@@ -36,11 +38,10 @@ def choose_factory(entries: int, dimension: int, device: torch.device) -> str:
 
 
 def number_of_lists(entries: int) -> int:
-    """Lists of an inverted file: the power of two next above sqrt(N), so that a list has 39 keys or more."""
-    lists = 1
-    while lists * lists < entries and 2 * lists * 39 <= entries and lists < _MAX_LISTS:
-        lists *= 2
-    return lists
+    """Lists of an inverted file: the power of two nearest to sqrt(N), so small that a list has 39 keys."""
+    nearest = 2 ** round(math.log2(entries) / 2)
+    possible = 2 ** int(math.log2(max(1, entries // 39)))
+    return min(nearest, possible, _MAX_LISTS)
 
 
 def training_size(entries: int, lists: int) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 from fairseq_knn.datastore import Datastore
 from fairseq_knn.datastore.layout import index_path, index_record_path
-from fairseq_knn.errors import SearchIndexError
+from fairseq_knn.errors import SearchIndexError, UserError
 from fairseq_knn.storage.atomic import read_json, write_json
 from fairseq_knn.storage.digest import file_digest, short
 
@@ -81,6 +81,8 @@ class IndexRecord:
                 f"the datastore {datastore.path} has no search index: build one with {remedy}, or "
                 "pass --knn-backend torch for exact search without one"
             ) from None
+        except UserError as error:
+            raise SearchIndexError(str(error)) from error
         record = cls._from_json(content, datastore, remedy)
         found = record.settings
         if (found.datastore, found.entries, found.dimension) != (

@@ -2,6 +2,7 @@
 
 import argparse
 import pickle
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from fairseq.data.multilingual.multilingual_utils import LangTokStyle
-from fairseq.logging.meters import AverageMeter, MetersDict
+from fairseq.logging.meters import AverageMeter, TimeMeter
 from omegaconf import OmegaConf
 
 from fairseq_knn import compat
@@ -50,16 +51,19 @@ def test_with_optimiser_state(datastore: Path, tmp_path: Path) -> None:
 
 
 def test_what_checkpoints_hold_besides_tensors(tmp_path: Path) -> None:
-    meters = MetersDict()
-    meters.add_meter("loss", AverageMeter(), 10)
     content = {
         "args": argparse.Namespace(lang_tok_style=LangTokStyle.multilingual, lr=[0.1]),
         "cfg": OmegaConf.create({"model": {"layers": [1, 2], "any": None}}),
-        "extra_state": {"best": np.float64(1.5), "sizes": np.arange(3, dtype=np.int32), "meters": meters},
+        "extra_state": {
+            "best": np.float64(1.5),
+            "sizes": np.arange(3, dtype=np.int32),
+            "train_meters": OrderedDict(loss=AverageMeter(), wps=TimeMeter()),
+        },
     }
     torch.save(content, tmp_path / "checkpoint.pt")
     loaded = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert loaded["extra_state"]["best"] == 1.5
+    assert loaded["extra_state"]["train_meters"]["loss"].count == 0
     assert loaded["cfg"].model.layers == [1, 2]
     assert loaded["args"].lang_tok_style is LangTokStyle.multilingual
 

@@ -51,16 +51,29 @@ def assert_one_sentence(run: cli.Run, part: str) -> None:
 def test_training_ends_in_one_sentence(tmp_path: Path) -> None:
     run = cli.run(
         *("fairseq-train", toy.DOMAIN, "--user-dir", cli.PACKAGE, "--task", "translation_knn", "--cpu"),
-        *("--arch", "transformer", "--optimizer", "adam", "--save-dir", tmp_path, "--knn-lambda", 2),
+        *("--arch", "transformer", "--optimizer", "adam", "--save-dir", tmp_path, "--batch-size", 8, "--knn-lambda", 2),
     )
     assert_one_sentence(run, "lambda is 2.0")
 
 
+HYDRA = """
+common: {{cpu: true, user_dir: {package}}}
+checkpoint: {{save_dir: {directory}}}
+task: {{_name: translation_knn, data: {data}, knn_temperature: 0}}
+dataset: {{max_tokens: 500}}
+optimization: {{lr: [0.01], max_update: 1}}
+optimizer: {{_name: adam}}
+lr_scheduler: {{_name: fixed}}
+criterion: {{_name: cross_entropy}}
+model: {{_name: transformer}}
+"""
+
+
 def test_training_with_hydra_ends_in_one_sentence(tmp_path: Path) -> None:
+    config = HYDRA.format(package=cli.PACKAGE, directory=tmp_path / "checkpoints", data=toy.DOMAIN)
+    (tmp_path / "experiment.yaml").write_text(config)
     run = cli.run(
-        *("fairseq-hydra-train", f"common.user_dir={cli.PACKAGE}", "common.cpu=true", "task=translation_knn"),
-        *(f"task.data={toy.DOMAIN}", "task.knn_temperature=0", "model=transformer/transformer_iwslt_de_en"),
-        *("criterion=cross_entropy", "optimizer=adam", "dataset.batch_size=8", f"hydra.run.dir={tmp_path}"),
+        *("fairseq-hydra-train", "--config-dir", tmp_path, "--config-name", "experiment", f"hydra.run.dir={tmp_path}"),
     )
     assert_one_sentence(run, "the temperature is 0")
 
@@ -92,7 +105,7 @@ def test_official_fairseq_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) 
         return real(name)
 
     monkeypatch.setattr(metadata, "version", lambda name: only(name, {"fairseq": "0.12.2"}))
-    with pytest.raises(UnsupportedVersionError, match="this is fairseq 0.12.2"):
+    with pytest.raises(UnsupportedVersionError, match=r"this is fairseq 0\.12\.2"):
         compat.check_versions()
     monkeypatch.setattr(metadata, "version", lambda name: only(name, {"fairseq": "0.12.3.1"}))
     compat.check_versions()

@@ -71,16 +71,16 @@ import fairseq.tasks
 assert "translation_knn" in fairseq.tasks.TASK_REGISTRY
 assert "transformer_wmt19_de_en" in __import__("fairseq.models").models.ARCH_MODEL_REGISTRY
 assert not [finder for finder in sys.meta_path if type(finder).__module__.startswith("fairseq_knn")]
-sys.argv = ["fairseq-generate", "--user-dir", fairseq_knn.__path__[0], "--help"]
-from fairseq_cli.generate import cli_main
-cli_main()
+sys.argv = ["fairseq-generate", "data", "--user-dir", fairseq_knn.__path__[0], "--task", "translation_knn"]
+from fairseq import options
+print(options.parse_args_and_arch(options.get_generation_parser()).knn_k)
 """
 
 
 def test_imported_before_fairseq() -> None:
     run = cli.run("python", "-c", IMPORTED_FIRST)
     assert run.status == 0, run.log
-    assert "translation_knn" in run.output
+    assert run.output == "8\n"
 
 
 def registered(config: TranslationKnnConfig, user_dir: str) -> tuple[bool, bool, Any]:

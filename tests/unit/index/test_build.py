@@ -14,7 +14,7 @@ from fairseq_knn.datastore import Datastore
 from fairseq_knn.errors import DatastoreError, SearchIndexError
 from fairseq_knn.index import build as build_module
 from fairseq_knn.index import factory as factory_module
-from fairseq_knn.index import open_backend
+from fairseq_knn.index import filling, open_backend
 from fairseq_knn.index.build import build_index
 from tests.support import write_datastore
 
@@ -93,7 +93,7 @@ def test_finished_index_is_left_alone(tmp_path: Path, monkeypatch: pytest.Monkey
     datastore = store(tmp_path / "store")
     record = build_index(datastore, INVERTED, device="cpu")
     before = result(datastore)
-    monkeypatch.setattr(build_module, "_train", pytest.fail)
+    monkeypatch.setattr(filling, "_train", pytest.fail)
     monkeypatch.setattr(build_module, "measure", pytest.fail)
     lines: list[str] = []
     assert build_index(datastore, INVERTED, device="cpu", report=lines.append) == record
@@ -106,7 +106,7 @@ def test_other_search_settings_are_only_measured(tmp_path: Path, monkeypatch: py
     datastore = store(tmp_path / "store")
     build_index(datastore, INVERTED, device="cpu")
     index = result(datastore)[0]
-    monkeypatch.setattr(build_module, "_train", pytest.fail)
+    monkeypatch.setattr(filling, "_train", pytest.fail)
     record = build_index(datastore, INVERTED, device="cpu", nprobe=4, k=3)
     assert (record.nprobe, record.k) == (4, 3)
     assert result(datastore)[0] == index
@@ -131,7 +131,7 @@ def test_below_min_recall_nothing_is_finished(tmp_path: Path, monkeypatch: pytes
         build_index(datastore, INVERTED, device="cpu", nprobe=1, min_recall=0.99)
     with pytest.raises(SearchIndexError, match="has no search index"):
         open_backend(datastore, backend="faiss", device="cpu")
-    monkeypatch.setattr(build_module, "_train", pytest.fail)
+    monkeypatch.setattr(filling, "_train", pytest.fail)
     build_index(datastore, INVERTED, device="cpu", nprobe=8, min_recall=0.99)
     assert names(datastore) == FINISHED
 
@@ -169,7 +169,7 @@ def test_damaged_keys_are_noticed(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(DatastoreError, match=r"keys-00002\.npy has checksum"):
         build_index(datastore, INVERTED, device="cpu")
-    assert not (datastore.path / "index.json").exists()
+    assert names(datastore) == ["manifest.json", "shards"]
 
 
 class Interrupted(Exception):
@@ -178,8 +178,8 @@ class Interrupted(Exception):
 
 @pytest.fixture
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build_module, "_CHUNK_BYTES", 100 * 4 * 12)
-    monkeypatch.setattr(build_module, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(filling, "_CHUNK_BYTES", 100 * 4 * 12)
+    monkeypatch.setattr(filling, "_CHECKPOINT_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("small_steps")
@@ -226,13 +226,13 @@ def test_checkpoint_of_other_settings_is_not_used(tmp_path: Path, monkeypatch: p
 KILLED = """
 import os, signal, sys
 from fairseq_knn.datastore import Datastore
-from fairseq_knn.index import build
+from fairseq_knn.index import build, filling
 from fairseq_knn.index.checkpoint import Checkpoint
-build._CHUNK_BYTES, build._CHECKPOINT_SECONDS = 100 * 4 * 12, 0.0
+filling._CHUNK_BYTES, filling._CHECKPOINT_SECONDS = 100 * 4 * 12, 0.0
 save, saved = Checkpoint.save, []
 def save_and_die(self, index):
     saved.append(save(self, index))
-    if len(saved) == 4:
+    if len(saved) == 2:
         # In the middle of writing the next one.
         (self._file.parent / f".{self._file.name}.{os.getpid()}.part").write_bytes(b"half")
         os.kill(os.getpid(), signal.SIGKILL)

