@@ -12,7 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from fairseq import utils
 from hydra.core.utils import JobReturn
 
 from fairseq_knn.errors import UserError
@@ -84,6 +83,8 @@ def _one_package_from_two_paths() -> Callable[[], None]:
     Stock imports a user directory by the name of its folder and refuses a second folder of that name. It
     also registers nothing when the package was imported before by ``import fairseq_knn``.
     """
+    from fairseq import utils  # loading fairseq installs these hooks, so this module must not load it
+
     stock = utils.import_user_module
     loaded = Path(__file__).parent
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from fairseq_knn.datastore import Datastore
+from fairseq_knn.errors import UserError
 
 _LOAD_BYTES = 64 << 20  # of one copy to a device
 
@@ -31,10 +32,18 @@ class ResidentKeys:
 
     Raises:
         DatastoreError: a file of keys is damaged.
+        UserError: they do not fit into the memory of a GPU.
     """
 
     def __init__(self, datastore: Datastore, device: torch.device, dtype: torch.dtype) -> None:
-        self._keys = torch.empty((datastore.entries, datastore.dimension), dtype=dtype, device=device)
+        try:
+            self._keys = torch.empty((datastore.entries, datastore.dimension), dtype=dtype, device=device)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"the keys of {datastore.path} need {datastore.entries * datastore.dimension * 2 / 1e9:,.1f} GB, the "
+                f"GPU has {torch.cuda.mem_get_info(device)[0] / 1e9:,.1f} GB free: pass --knn-backend faiss, "
+                "--knn-device cpu, or --knn-backend auto to decide between them"
+            ) from error
         for shard in range(len(datastore.manifest.shards)):
             datastore.verify(shard, "keys")
         for start, block in datastore.key_blocks(rows_of(_LOAD_BYTES, 2 * datastore.dimension)):

@@ -1,1 +1,3 @@
 """How a fairseq model is given neighbours, and the architectures this package registers."""
+
+import fairseq  # noqa: F401  # first, for the reason given in fairseq_knn/tasks/__init__.py
