@@ -16,7 +16,7 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 
 
 def documented_flags() -> dict[str, str]:
-    rows = re.findall(r"^\| `(--knn-[a-z-]+)` \| ([^|]*) \|", (ROOT / "docs" / "flags.md").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `(--knn-[a-z-]+)` \|([^|]*)\|", (ROOT / "docs" / "flags.md").read_text(), re.MULTILINE)
     return {flag: default.strip() for flag, default in rows}
 
 
