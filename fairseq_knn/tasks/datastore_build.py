@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,16 +11,23 @@ import torch
 from torch import Tensor
 
 from fairseq_knn.datastore import DatastoreWriter, Plan
-from fairseq_knn.datastore.writer import ShardWriter
+from fairseq_knn.datastore.layout import manifest_path, shards_directory
+from fairseq_knn.datastore.writer import ShardWriter, committed
 from fairseq_knn.errors import ConfigurationError
 
 logger = logging.getLogger("fairseq_knn")
 
+NEEDS_REFERENCES = (
+    "a datastore is made of reference translations, which --knn-mode build_datastore needs to be scored: run "
+    "fairseq-generate with --score-reference"
+)
 _SECONDS_BETWEEN_REPORTS = 10.0
 
 
 class DatastoreBuild:
     """Feeds the pending shards of a datastore to fairseq, in order, and stores what comes back.
+
+    Nothing is written, or replaced, before :meth:`open`.
 
     Args:
         path: directory of the datastore.
@@ -34,19 +42,48 @@ class DatastoreBuild:
 
     def __init__(self, path: str, plan: Plan, padding: int, *, rank: int, world: int, overwrite: bool) -> None:
         self.plan = plan
-        self.writer = DatastoreWriter(path, plan, rank=rank, world=world, overwrite=overwrite)
+        self._root, self._rank, self._world, self._overwrite = Path(path), rank, world, overwrite
         self._padding = padding
-        self._pending = self.writer.pending()
+        self._pending = self._find_pending()
         self._left: dict[int, int] = {}
         self.left_out = 0
+        self._writer: DatastoreWriter | None = None
         self._shard: ShardWriter | None = None
         self._progress = BuildProgress()
-        done = len(self.writer.own) - len(self._pending)
-        part = f" (rank {rank} of {world})" if world > 1 else ""
-        logger.info(
-            f"datastore {path}{part}: {len(self._pending)} of {len(self.writer.own)} shards to write"
-            + (f", {done} are there already" if done else "")
+
+    def _find_pending(self) -> list[int]:
+        own = range(self._rank, self.plan.shards, self._world)
+        replaced = self._overwrite and manifest_path(self._root).exists()
+        if replaced or not shards_directory(self._root).is_dir():
+            return list(own)
+        return [shard for shard in own if committed(self._root, shard) is None]
+
+    def open(self) -> None:
+        """Prepare the directory, once it is sure that references will be scored.
+
+        Raises:
+            UserError: see :class:`~fairseq_knn.datastore.DatastoreWriter`.
+        """
+        self._writer = DatastoreWriter(
+            self._root, self.plan, rank=self._rank, world=self._world, overwrite=self._overwrite
         )
+        own, pending = len(self._writer.own), len(self._pending)
+        part = f" (rank {self._rank} of {self._world})" if self._world > 1 else ""
+        logger.info(
+            f"datastore {self._root}{part}: {pending} of {own} shards to write"
+            + (f", {own - pending} are there already" if own > pending else "")
+        )
+
+    @property
+    def writer(self) -> DatastoreWriter:
+        """Where the entries go.
+
+        Raises:
+            ConfigurationError: the program scores no references, so there will be no entries.
+        """
+        if self._writer is None:
+            raise ConfigurationError(NEEDS_REFERENCES)
+        return self._writer
 
     def batches(self, dataset: Any, order: np.ndarray, **limits: Any) -> list[list[int]]:
         """Batches of the pending shards, shard after shard, sorted by length within each.
@@ -76,12 +113,7 @@ class DatastoreBuild:
             query: hidden states under the reference, (B, T, d).
             sample: the batch, with ``id`` (B,) and ``target`` (B, T).
         """
-        target = sample.get("target")
-        if target is None:
-            raise ConfigurationError(
-                f"the split {self.plan.split!r} has no reference translations, and a datastore is made of them: choose "
-                "a split that has a target side"
-            )
+        target = sample["target"]
         stored = target.ne(self._padding)
         lengths = stored.sum(dim=1).tolist()
         keys = query[stored].to(torch.float16).cpu().numpy()
@@ -103,12 +135,12 @@ class DatastoreBuild:
         manifest = self.writer.finish()
         if manifest is None:
             logger.info(
-                f"rank {self.writer.rank} has written its shards of {self.writer.root}; when all "
-                f"{self.writer.world} ranks have, run: fairseq-knn merge {self.writer.root}"
+                f"rank {self._rank} has written its shards of {self._root}; when all {self._world} ranks have, run: "
+                f"fairseq-knn merge {self._root}"
             )
         else:
             logger.info(
-                f"datastore {self.writer.root} finished: {manifest.entries:,} entries of dimension {manifest.dimension}"
+                f"datastore {self._root} finished: {manifest.entries:,} entries of dimension {manifest.dimension}"
             )
 
     def _commit_empty(self, before: int) -> None:

@@ -11,9 +11,11 @@ from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.models.knn_decoder import knn_decoder
 from fairseq_knn.storage.digest import vocabulary_digest
 from fairseq_knn.tasks.accounting import AccountedBatches, SentenceCount
-from fairseq_knn.tasks.datastore_build import DatastoreBuild, split_digest
+from fairseq_knn.tasks.datastore_build import NEEDS_REFERENCES, DatastoreBuild, split_digest
 from fairseq_knn.tasks.knn_config import read_config
 from fairseq_knn.tasks.knn_session import KnnSession
+
+_CHECK_SPLIT = "check the data directory and --gen-subset"
 
 
 class KnnTask:
@@ -39,19 +41,28 @@ class KnnTask:
     def build_generator(self, models: list[nn.Module], args: Any, *rest: Any, **kwargs: Any) -> Any:
         if self.knn.serving:
             if self.knn.building:
-                self._check_build(models, args)
+                if self._build is None or not getattr(args, "score_reference", False):
+                    raise ConfigurationError(NEEDS_REFERENCES)
+                self._build.open()
             self.knn.prepare(self.target_dictionary.symbols)  # type: ignore[attr-defined]
         return super().build_generator(models, args, *rest, **kwargs)  # type: ignore[misc]
 
-    def _check_build(self, models: list[nn.Module], args: Any) -> None:
-        if not getattr(args, "score_reference", False):
-            raise ConfigurationError(
-                "a datastore is made of reference translations: add --score-reference to --knn-mode build_datastore"
-            )
-        if len(models) > 1:
-            raise ConfigurationError(
-                f"a datastore belongs to one model, but --path names {len(models)}: build one datastore with each"
-            )
+    def load_dataset(self, split: str, *args: Any, **kwargs: Any) -> None:
+        """As stock, but without a traceback for a split that does not exist or has no sentences.
+
+        Raises:
+            ConfigurationError: it cannot be translated.
+        """
+        try:
+            super().load_dataset(split, *args, **kwargs)  # type: ignore[misc]
+        except FileNotFoundError as error:
+            if not self.knn.serving:  # training looks whether splits exist by trying
+                raise
+            raise ConfigurationError(f"{error}: {_CHECK_SPLIT}") from error
+        except ValueError as error:
+            if "mmap an empty file" not in str(error):
+                raise
+            raise ConfigurationError(f"the split {split!r} has no sentences: {_CHECK_SPLIT}") from error
 
     def filter_indices_by_size(
         self,
@@ -91,6 +102,8 @@ class KnnTask:
         if split is None:
             self._count.expect_input()
             return stock(dataset, *args, **kwargs)
+        if not len(dataset):
+            raise ConfigurationError(f"the split {split!r} has no sentences: {_CHECK_SPLIT}")
         shards, rank = kwargs.get("num_shards", 1), kwargs.get("shard_id", 0)
         if self.knn.building:
             iterator, too_long = self._build_iterator(dataset, split, **kwargs)
@@ -100,10 +113,6 @@ class KnnTask:
             batches = iterator.frozen_batches
             planned = sum(map(len, batches[rank::shards]))
             too_long = len(dataset) - sum(map(len, batches))
-            if not len(dataset):
-                raise ConfigurationError(
-                    f"the split {split!r} has no sentences: check the data directory and --gen-subset"
-                )
         self._count.expect(split, planned, too_long)
         return AccountedBatches(iterator, self._at_end)
 
@@ -123,7 +132,16 @@ class KnnTask:
         **_: Any,
     ) -> tuple[iterators.EpochBatchIterator, int]:
         config = self.knn.config
-        (model,) = self.knn.models
+        model, *others = self.knn.models
+        if others:
+            raise ConfigurationError(
+                f"a datastore belongs to one model, but --path names {1 + len(others)}: build one datastore with each"
+            )
+        if dataset.collater([dataset[0]]).get("target") is None:
+            raise ConfigurationError(
+                f"the split {split!r} has no reference translations, and a datastore is made of them: choose a split "
+                "that has a target side"
+            )
         symbols = self.target_dictionary.symbols  # type: ignore[attr-defined]
         plan = Plan(
             model=str(knn_decoder(model).knn_fingerprint),

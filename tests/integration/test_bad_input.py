@@ -104,9 +104,9 @@ def test_places_that_cannot_be_written(reason: int, moment: str, tmp_path: Path)
     def refuse() -> None:
         raise OSError(reason, os.strerror(reason))
 
-    with refused("cannot be written", os.strerror(reason), "choose a place you may write to"):
-        with Moments(tmp_path / "d", moment, refuse):
-            toy.build(tmp_path / "d")
+    says = ("cannot be written", os.strerror(reason), "choose a place you may write to")
+    with refused(*says), Moments(tmp_path / "d", moment, refuse):
+        toy.build(tmp_path / "d")
 
 
 def test_a_file_is_where_the_directory_should_be(tmp_path: Path) -> None:
@@ -229,6 +229,11 @@ def test_an_empty_corpus(small_datastore: Path, tmp_path: Path) -> None:
         toy.translate(small_datastore, data=tmp_path / "data")
 
 
+def test_a_split_that_does_not_exist(small_datastore: Path) -> None:
+    with refused("nonsense", "--gen-subset"):
+        toy.translate(small_datastore, split="nonsense")
+
+
 def test_a_corpus_without_references(tmp_path: Path) -> None:
     data = Path(shutil.copytree(toy.DOMAIN, tmp_path / "data"))
     for file in data.glob("test.de-en.en.*"):
@@ -237,12 +242,25 @@ def test_a_corpus_without_references(tmp_path: Path) -> None:
         toy.build(tmp_path / "d", split="test", data=data)
 
 
-def test_building_without_references_being_scored(tmp_path: Path) -> None:
-    with refused("--score-reference"):
-        cli.generate(
-            *(*toy.base_arguments(), "--gen-subset", "valid", "--knn-mode", "build_datastore"),
-            *("--knn-datastore-path", tmp_path / "d"),
-        )
+def test_building_without_references_being_scored(copy: Path) -> None:
+    """Not even a datastore that may be overwritten is touched."""
+    arguments = [*toy.build_arguments(copy, "--knn-overwrite")]
+    arguments.remove("--score-reference")
+    before = toy.content(copy)
+    with refused("reference translations", "fairseq-generate with --score-reference"):
+        cli.generate(*arguments)
+    assert toy.content(copy) == before
+
+
+def test_building_by_other_programs(tmp_path: Path) -> None:
+    (tmp_path / "input").write_text("w1 w2\n")
+    build = ("--knn-mode", "build_datastore", "--knn-datastore-path", tmp_path / "d", "--user-dir", cli.PACKAGE)
+    for program, arguments in (
+        ("fairseq-interactive", ("--score-reference", "--input", tmp_path / "input")),
+        ("fairseq-validate", ("--valid-subset", "valid", "--batch-size", 50, "--num-workers", 0)),
+    ):
+        with refused("fairseq-generate with --score-reference"):
+            cli.call(program, *toy.base_arguments(), *build, "--cpu", *arguments)
     assert not (tmp_path / "d").exists()
 
 

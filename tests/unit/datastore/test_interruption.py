@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from fairseq_knn.datastore import Datastore, DatastoreWriter
+from fairseq_knn.datastore import Datastore, DatastoreWriter, merge
 from fairseq_knn.errors import DatastoreError, UserError
 from tests.unit.datastore.corpus import Corpus, empty, tree
 
@@ -133,6 +133,8 @@ def full_disk(part_of_name: str) -> Iterator[None]:
 
     def open_(path: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
         full = part_of_name in path.name and "w" in mode
+        if full:
+            path.touch()
         return stock(Path("/dev/full") if full else path, mode, *args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -141,12 +143,17 @@ def full_disk(part_of_name: str) -> Iterator[None]:
 
 
 FULL = [
-    *("plan", "spool-00000", "keys-00000.npy", "positions-00001", "values-00002", "commit-00003"),
-    *("manifest",),
+    "plan",
+    "keys-00000.spool",
+    "keys-00000.npy",
+    "positions-00001",
+    "values-00002",
+    "commit-00003",
+    "manifest",
 ]
 
 
-@pytest.mark.parametrize("name", [name.replace("spool-00000", "keys-00000.spool") for name in FULL])
+@pytest.mark.parametrize("name", FULL)
 @pytest.mark.parametrize("world", [1, 2])
 def test_resumed_after_the_disk_was_full(tmp_path: Path, name: str, world: int) -> None:
     corpus = Corpus()
@@ -162,19 +169,40 @@ def test_resumed_after_the_disk_was_full(tmp_path: Path, name: str, world: int) 
         Datastore.load(root)
     for rank in range(world):
         corpus.build(root, rank=rank, world=world)
-    corpus.build(root) if world > 1 else None
+    merge(root)
     assert tree(root) == tree(tmp_path / "whole")
 
 
-@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 def test_full_disk_gets_the_space_of_the_keys_back(tmp_path: Path) -> None:
     writer = DatastoreWriter(tmp_path, Corpus().plan)
+    before = tree(tmp_path)
     with full_disk("keys-00000.spool"):
         part = writer.open_shard(0)
-    before = tree(tmp_path)
+    assert tree(tmp_path) != before
     with pytest.raises(UserError, match=r"no space left for .*shards"):
         # More than is buffered.
         part.add([0], [5000], np.ones((5000, 512), np.float16), np.zeros(5000, int))
-    part.discard()
-    del part
     assert tree(tmp_path) == before
+    part.discard()
+
+
+def test_discarding_writes_nothing(tmp_path: Path) -> None:
+    writer = DatastoreWriter(tmp_path, Corpus().plan)
+    before = tree(tmp_path)
+    with full_disk("keys-00000.spool"):
+        part = writer.open_shard(0)
+    part.add([0], [1], np.ones((1, 4)), np.zeros(1, int))
+    part.discard()
+    assert tree(tmp_path) == before
+
+
+def test_what_another_rank_is_writing_stays(tmp_path: Path) -> None:
+    corpus = Corpus()
+    other = DatastoreWriter(tmp_path, corpus.plan, rank=1, world=2)
+    part = other.open_shard(1)
+    before = tree(tmp_path)
+    DatastoreWriter(tmp_path, corpus.plan, rank=0, world=2)
+    assert tree(tmp_path) == before
+    DatastoreWriter(tmp_path, corpus.plan, rank=1, world=2)  # the same one, started again
+    assert tree(tmp_path) != before
+    part.discard()
