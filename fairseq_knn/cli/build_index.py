@@ -53,7 +53,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keys to train the index with (default: 64 per list, at least 65,536, as far as there are so many)",
     )
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the training sample (default: 1)")
-    parser.add_argument("--overwrite", action="store_true", help="build anew even if the index is there already")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -70,7 +69,6 @@ def run(args: argparse.Namespace) -> int:
         min_recall=args.min_recall,
         train_size=args.train_size,
         seed=args.seed,
-        overwrite=args.overwrite,
         report=print,
     )
     return 0

@@ -79,7 +79,7 @@ def build_index(
         else:
             say(f"{index_path(datastore.path)} is built already; measuring it")
             index, digest, size = read_index(index_path(datastore.path)), finished.sha256, finished.bytes
-        search = FaissSearch(index, place, nprobe, K_FACTOR * k)
+        search = FaissSearch(index, place, nprobe, K_FACTOR)
         result = measure(search, exact_backend(datastore, place), datastore, k, seed)
         record = IndexRecord(
             settings=settings,
@@ -125,12 +125,15 @@ def _train_size(datastore: Datastore, empty: faiss.Index, wanted: int | None) ->
 
 
 def _finished(datastore: Datastore, settings: IndexSettings) -> IndexRecord | None:
-    """The record of the datastore's index if it has these settings and is whole."""
+    """The record of the datastore's index if it has these settings and its checksum."""
     try:
         record = IndexRecord.load(datastore)
+        if record.settings != settings:
+            return None
+        record.verify(datastore)
     except SearchIndexError:
         return None
-    return record if record.settings == settings else None
+    return record
 
 
 def _nprobe(index: faiss.Index, nprobe: int) -> int | None:

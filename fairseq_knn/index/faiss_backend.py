@@ -17,7 +17,9 @@ from fairseq_knn.index.sampling import sample_entries
 logger = logging.getLogger(__name__)
 
 SELF_TEST_KEYS = 32
-_LEAST_CANDIDATES = 4.0  # per neighbour that an index re-ranks, however many are asked for
+# Candidates that an index re-ranks: at least and at most so many, but always a few per neighbour. With k = 1024 the
+# re-ranking of four per neighbour takes most of the time, and what is missed depends on nprobe.
+_LEAST_CANDIDATES, _MOST_CANDIDATES, _PER_NEIGHBOUR = 128, 512, 4
 _SELF_TEST_SLACK = 1 / 16  # near-ties may fall differently on another processor
 
 
@@ -28,25 +30,26 @@ class FaissSearch(SearchBackend):
         index: faiss index over squared Euclidean distances, in the order of the entries.
         device: where to search; an index that GPUs cannot hold is searched on the CPU.
         nprobe: lists to look into; an index without lists ignores it.
-        candidates: how many of the nearest by code are ranked again by their exact distances (at least
-            four per neighbour); an index without re-ranking ignores it.
+        k_factor: how many of the nearest by code are ranked again by their exact distances, for each
+            neighbour asked for (more if k is 1, fewer if it is large); an index without re-ranking ignores it.
 
     Attributes:
         nprobe: lists looked into; ``None`` for an index without lists.
     """
 
-    def __init__(self, index: faiss.Index, device: torch.device, nprobe: int, candidates: int) -> None:
+    def __init__(self, index: faiss.Index, device: torch.device, nprobe: int, k_factor: int) -> None:
         self.entries, self.dimension = index.ntotal, index.d
         self.nprobe = _set_nprobe(index, nprobe)
-        self._candidates = candidates if isinstance(index, faiss.IndexRefine) else None
+        self._k_factor = k_factor if isinstance(index, faiss.IndexRefine) else None
         on_gpu = _to_gpu(index, device) if device.type == "cuda" else None
         self.device = device if on_gpu is not None else torch.device("cpu")
         self._index = index if on_gpu is None else on_gpu
 
     def search(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         moved = as_matrix(queries, self.dimension).to(self.device, torch.float32).contiguous()
-        if self._candidates is not None:
-            self._index.k_factor = max(_LEAST_CANDIDATES, self._candidates / k)
+        if self._k_factor is not None:
+            candidates = min(max(self._k_factor * k, _LEAST_CANDIDATES), _MOST_CANDIDATES)
+            self._index.k_factor = max(candidates / k, _PER_NEIGHBOUR)
         if self.device.type == "cpu":
             distances, ids = map(torch.from_numpy, self._index.search(moved.numpy(), k))
         else:
@@ -77,7 +80,7 @@ class FaissBackend(FaissSearch):
                 f"datastore {datastore.entries:,} of dimension {datastore.dimension}: build it again with "
                 f"`fairseq-knn build-index {datastore.path}`"
             )
-        super().__init__(index, device, nprobe, (record.k_factor or 1) * record.k)
+        super().__init__(index, device, nprobe, record.k_factor or 1)
         if self.nprobe is not None and record.nprobe is not None and self.nprobe < record.nprobe:
             logger.warning(
                 f"{index_path(datastore.path)}: its recall ({record.recall:.3f}) was measured with --knn-nprobe "

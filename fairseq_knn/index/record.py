@@ -44,8 +44,8 @@ class IndexRecord:
         bytes, sha256: of ``index.faiss``.
         nprobe: lists searched when it was measured; ``None`` for an index without lists.
         k: neighbours asked for when it was measured.
-        k_factor: candidates per neighbour that are re-ranked by exact distances; ``None`` for an index
-            without re-ranking.
+        k_factor: candidates per neighbour that are re-ranked by exact distances, fewer for large k;
+            ``None`` for an index without re-ranking.
         recall: share of the true k nearest keys that it finds.
         found: how many of the self-test's keys find themselves.
         faiss: version of faiss that built it.

@@ -51,6 +51,14 @@ def test_mass_of_tokens() -> None:
     assert torch.equal(tokens, values.sort(-1).values)
 
 
+def test_least_keeps_every_token_possible() -> None:
+    log_probs = torch.tensor([[0.5, 0.25, 0.25], [0.5, 0.25, 0.25]]).log()
+    mixture = Mixture(torch.zeros(2, 1), torch.tensor([[1.0], [0.5]]))
+    got = mix(log_probs.clone(), torch.tensor([[1], [1]]), mixture, least=-50.0)
+    torch.testing.assert_close(got[0], torch.stack([log_probs[0, 0] - 50, torch.zeros(()), log_probs[0, 2] - 50]))
+    torch.testing.assert_close(got[1].exp(), torch.tensor([0.25, 0.625, 0.125]))  # the bound is far away
+
+
 def test_overwrites_its_input_only_without_gradient() -> None:
     mixture = Mixture(torch.zeros(1, 1), torch.full((1, 1), 0.5))
     plain = torch.zeros(1, 4).log_softmax(-1)

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -77,7 +78,7 @@ class Corpus:
         rank: int = 0,
         world: int = 1,
         overwrite: bool = False,
-        **plan: object,
+        **plan: Any,
     ) -> None:
         """Write all pending shards of one rank and finish.
 

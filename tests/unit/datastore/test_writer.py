@@ -4,6 +4,7 @@ import os
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,7 +124,7 @@ def test_split_without_sentences(tmp_path: Path) -> None:
 def test_keys_beyond_float16_are_refused(tmp_path: Path, bad: float, dtype: type) -> None:
     part = DatastoreWriter(tmp_path, Corpus().plan).open_shard(0)
     with np.errstate(over="ignore"):
-        keys = np.ones((5, 4)).astype(dtype)
+        keys: np.ndarray = np.ones((5, 4)).astype(dtype)
         keys[3, 2] = bad
     with pytest.raises(DatastoreError, match=r"NaN or beyond the range of float16 for sentence 1: check"):
         part.add([2, 1], [2, 3], keys, np.arange(5))
@@ -268,7 +269,7 @@ def test_overwriting_ranks_do_not_delete_each_others_shards(tmp_path: Path) -> N
         ("shard_sentences", 4, "shard_sentences 3 against 4"),
     ],
 )
-def test_other_plan_names_both_sides(tmp_path: Path, field: str, value: object, told: str) -> None:
+def test_other_plan_names_both_sides(tmp_path: Path, field: str, value: Any, told: str) -> None:
     corpus = Corpus()
     corpus.write_shard(DatastoreWriter(tmp_path, corpus.plan), 0)
     before = tree(tmp_path)

@@ -82,6 +82,16 @@ def test_checksum_is_of_the_file(tmp_path: Path) -> None:
         record.verify(datastore)
 
 
+def test_damaged_index_is_built_anew(tmp_path: Path) -> None:
+    datastore = store(tmp_path / "store")
+    build_index(datastore, INVERTED, device="cpu")
+    before = result(datastore)
+    path = datastore.path / "index.faiss"
+    path.write_bytes(before[0][:-100] + bytes(100))
+    build_index(datastore, INVERTED, device="cpu")
+    assert result(datastore) == before
+
+
 def test_equal_builds_are_equal(tmp_path: Path) -> None:
     first, second = store(tmp_path / "a"), store(tmp_path / "b")
     for datastore in (first, second):

@@ -1,5 +1,7 @@
 """Every kind of hidden state is what its name says, in every architecture."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from tests.unit.models import tiny
 from tests.unit.models.tiny import BLOCK_MODELS, MODELS
 
 
-def captured(model: nn.Module, kind: str) -> tuple[Tensor, Tensor]:
+def captured(model: Any, kind: str) -> tuple[Tensor, Tensor]:
     """The hidden state of the given kind and the logits of one call."""
     with HiddenStateTap(model.decoder, kind).capture() as states:
         logits = tiny.forward(model)[0]

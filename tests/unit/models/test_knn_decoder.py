@@ -104,6 +104,27 @@ def test_mixture_equals_the_loop(tmp_path: Path, name: str, kind: str) -> None:
     assert torch.equal(mixed[padding], plain[padding])
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_neighbours_alone_reproduce_the_sentences_they_come_from(tmp_path: Path, name: str) -> None:
+    """k = 1 and lambda = 1, on a datastore of the very batch."""
+    model, sample = tiny.build(name), tiny.sample()
+    target = sample["target"]
+    stored = target != DICTIONARY.pad()
+    keys = states(model, "decoder_output")[stored].numpy()
+    store = write_datastore(tmp_path, keys, target[stored].numpy(), vocabulary_size=tiny.V)
+    own = Augmentation(VanillaCombiner(weight=1.0), Retriever(store, k=1, backend="torch", device="cpu"))
+    augment(model, "decoder_output", lambda: own)
+    with torch.no_grad():
+        plain = model.decoder.knn_model_log_probs(tiny.forward(model))[stored]
+        scored = model.get_normalized_probs(tiny.forward(model), log_probs=True, sample=sample)[stored]
+        searched = log_probs(model)[stored]
+    expected = torch.full_like(scored, -torch.inf)
+    assert torch.equal(scored, expected.scatter(1, target[stored].unsqueeze(1), 0.0))
+    # Search has to be able to end a hypothesis anywhere: the model's own choices come far behind.
+    assert torch.equal(searched == 0, scored == 0)
+    torch.testing.assert_close(searched[searched < 0] + 1e4, plain[searched < 0], rtol=0, atol=2e-3)
+
+
 @pytest.mark.parametrize("name", FEW)
 def test_searched_once_however_often_probabilities_are_asked_for(tmp_path: Path, name: str) -> None:
     model = augmented(name, tmp_path)
