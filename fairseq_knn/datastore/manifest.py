@@ -28,6 +28,7 @@ class Plan:
         data: fingerprint of the split (its sentence lengths).
         sentences: number of sentences of the split.
         shard_sentences: sentences per shard; shard ``i`` holds ``[i * S, (i + 1) * S)``.
+        limits: longest source and target the model takes; longer sentences are left out.
         metric: distance of the keys; squared Euclidean distance (``l2``) is the only one.
         schema: version of the file format.
     """
@@ -41,6 +42,7 @@ class Plan:
     data: str
     sentences: int
     shard_sentences: int
+    limits: str = ""
     metric: str = "l2"
     schema: int = SCHEMA_VERSION
 

@@ -153,6 +153,7 @@ class KnnTask:
             data=split_digest(dataset),
             sentences=len(dataset),
             shard_sentences=config.knn_shard_sentences,
+            limits=str(max_positions),
         )
         self._build = DatastoreBuild(
             self.knn.path,

@@ -207,3 +207,11 @@ def test_sentences_too_long_for_the_model(tmp_path: Path) -> None:
 def test_all_sentences_too_long(tmp_path: Path) -> None:
     with pytest.raises(DatastoreError, match="no entries: all 201 sentences of 'valid' were too long"):
         toy.build(tmp_path, "--max-target-positions", 1, "--skip-invalid-size-inputs-valid-test")
+
+
+def test_a_build_is_not_resumed_with_other_length_limits(tmp_path: Path) -> None:
+    """It would hold two different selections of sentences."""
+    limit = ("--max-target-positions", 20, "--skip-invalid-size-inputs-valid-test")
+    toy.build(tmp_path, *SHARDS, *limit, *rank_arguments(0, 2))
+    with pytest.raises(DatastoreError, match=r"limits \(\d+, 20\) against \(\d+, \d+\)"):
+        toy.build(tmp_path, *SHARDS, *rank_arguments(1, 2))
