@@ -69,9 +69,9 @@ class Run:
     @property
     def closing_line(self) -> str:
         """The sentence in which the plug-in says how many sentences were processed."""
-        lines = [line for line in self.log.splitlines() if " sentences " in line and "processed" in line]
+        lines = re.findall(r"(?:[\d,]+ of )?[\d,]+ sentences (?:of '.*' )?processed.*", self.log + self.output)
         assert len(lines) == 1, self.log[-2000:]
-        return lines[0]
+        return str(lines[0])
 
     @property
     def errors(self) -> list[str]:

@@ -31,10 +31,19 @@ class KnnTask:
         self.knn = KnnSession(read_config(cfg))
         self._count = SentenceCount()
         self._build: DatastoreBuild | None = None
+        self._stored_settings = False
+
+    @classmethod
+    def setup_task(cls, cfg: Any, **kwargs: Any) -> Any:
+        task = super().setup_task(cfg, **kwargs)  # type: ignore[misc]
+        task._stored_settings = kwargs.get("from_checkpoint", False)
+        return task
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> nn.Module:
         model: nn.Module = super().build_model(cfg, from_checkpoint)  # type: ignore[misc]
-        if from_checkpoint:
+        # fairseq-validate and fairseq's hub make the task a checkpoint was trained with. A base model that was trained
+        # with this task is a plain model there, unless a datastore is named.
+        if from_checkpoint and not (self._stored_settings and not self.knn.config.knn_datastore_path):
             self.knn.adopt(model)
         return model
 
@@ -182,6 +191,11 @@ class KnnTask:
         # fairseq-interactive makes batches without ids.
         self._count.processed += len(sample["id"] if "id" in sample else sample["net_input"]["src_tokens"])
 
+    def valid_step(self, sample: Any, model: nn.Module, criterion: Any, **kwargs: Any) -> Any:
+        if self.knn.serving:  # fairseq-validate
+            self.count_sentences(sample)
+        return super().valid_step(sample, model, criterion, **kwargs)  # type: ignore[misc]
+
     def inference_step(self, generator: Any, models: list[nn.Module], sample: Any, *args: Any, **kwargs: Any) -> Any:
         step = super().inference_step  # type: ignore[misc]
         self.count_sentences(sample)
@@ -197,7 +211,7 @@ class KnnTask:
         if self._build is not None:
             self._build.finish()
         self._count.close(self.knn.statistics())
-        if self._count.processed == 0:
+        if self._count.planned == 0:
             # Nothing was left to do (an array task without sentences, a build that was complete). Stock
             # fairseq-generate would divide by zero in its last line.
             raise SystemExit(0)

@@ -58,7 +58,7 @@ class Moments:
             self._act()
 
     def __enter__(self) -> "Moments":
-        self._patches = [mock.patch.object(io, "open", self._open(io.open)), mock.patch("os.fsync")]
+        self._patches: list[Any] = [mock.patch.object(io, "open", self._open(io.open)), mock.patch("os.fsync")]
         for module_function in ("unlink", "rename", "mkdir", "replace"):
             original = getattr(os, module_function)
             self._patches.append(mock.patch.object(os, module_function, self._announce(module_function, original)))

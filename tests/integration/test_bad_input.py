@@ -57,7 +57,8 @@ def test_generate_without_a_datastore() -> None:
 
 def test_interactive_with_a_datastore_of_another_model(small_datastore: Path, other_model: Path) -> None:
     run = cli.run(
-        *("fairseq-interactive", *toy.base_arguments(model=other_model), "--user-dir", cli.PACKAGE, "--cpu"),
+        "fairseq-interactive",
+        *(*toy.base_arguments(model=other_model), "--user-dir", cli.PACKAGE, "--cpu"),
         *("--knn-datastore-path", small_datastore),
         stdin="w1 w2\n",
     )
@@ -256,7 +257,8 @@ def test_building_with_another_program(tmp_path: Path) -> None:
     (tmp_path / "input").write_text("w1 w2\n")
     with refused("fairseq-generate with --score-reference"):
         cli.call(
-            *("fairseq-interactive", *toy.base_arguments(), "--user-dir", cli.PACKAGE, "--cpu", "--score-reference"),
+            "fairseq-interactive",
+            *(*toy.base_arguments(), "--user-dir", cli.PACKAGE, "--cpu", "--score-reference"),
             *("--input", tmp_path / "input", "--knn-mode", "build_datastore", "--knn-datastore-path", tmp_path / "d"),
         )
     assert not (tmp_path / "d").exists()

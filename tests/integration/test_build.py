@@ -114,6 +114,13 @@ def test_four_ranks_one_of_them_late(small_datastore: Path, tmp_path: Path, caps
     assert toy.content(tmp_path) == toy.content(small_datastore)
 
 
+def test_a_single_process_finishes_what_ranks_began(small_datastore: Path, tmp_path: Path) -> None:
+    toy.build(tmp_path, *SHARDS, *rank_arguments(1, 3))
+    run = toy.build(tmp_path, *SHARDS)
+    assert "7 of 11 shards to write, 4 are there already" in run.log
+    assert toy.content(tmp_path) == toy.content(small_datastore)
+
+
 def test_more_ranks_than_shards(tmp_path: Path) -> None:
     """A rank without work ends with status 0 and no traceback (stock would divide by zero)."""
     single, many = tmp_path / "single", tmp_path / "many"

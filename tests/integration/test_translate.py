@@ -97,12 +97,13 @@ def test_interactive_equals_generate(datastore: Path, vanilla: cli.Run, tmp_path
     lines = (toy.TOY / "domain.test.de").read_text().splitlines(keepends=True)[:13]
     (tmp_path / "input").write_text("".join(lines))
     arguments = (
-        *("fairseq-interactive", *toy.base_arguments(), "--user-dir", cli.PACKAGE, "--cpu", "--beam", 4),
+        *(*toy.base_arguments(), "--user-dir", cli.PACKAGE, "--cpu", "--beam", 4),
         *("--knn-datastore-path", datastore),
     )
-    piped = cli.run(*arguments, stdin="".join(lines))
+    piped = cli.run("fairseq-interactive", *arguments, stdin="".join(lines))
     assert piped.status == 0, piped.log
-    buffered = cli.call(*arguments, "--input", tmp_path / "input", "--buffer-size", 5, "--batch-size", 5)
+    fives = ("--input", tmp_path / "input", "--buffer-size", 5, "--batch-size", 5)
+    buffered = cli.call("fairseq-interactive", *arguments, *fives)
     expected = vanilla.hypotheses()
     for run in (piped, buffered):
         assert "13 sentences processed" in run.closing_line
@@ -221,19 +222,20 @@ def test_results_path(datastore: Path, vanilla: cli.Run, tmp_path: Path) -> None
 
 
 def test_ranks_share_the_sentences(datastore: Path, vanilla: cli.Run) -> None:
-    expected, found = vanilla.hypotheses(), {}
+    found: dict[int, cli.Hypothesis] = {}
     for rank in range(3):
         part = toy.translate(datastore, "--distributed-world-size", 3, "--distributed-rank", rank)
         sentences = len(part.hypotheses())
         assert f"{sentences} of {sentences} sentences of 'test' processed" in part.closing_line
         assert found.keys().isdisjoint(part.hypotheses())
         found.update(part.hypotheses())
-    assert found == expected
+    assert found == vanilla.hypotheses()
 
 
 def test_a_rank_without_sentences_ends_cleanly(datastore: Path) -> None:
     run = cli.run(
-        *("fairseq-generate", *toy.base_arguments(), "--user-dir", cli.PACKAGE, "--cpu"),
+        "fairseq-generate",
+        *(*toy.base_arguments(), "--user-dir", cli.PACKAGE, "--cpu"),
         *("--gen-subset", "test", "--knn-datastore-path", datastore),
         *("--distributed-world-size", 64, "--distributed-rank", 63),
     )
