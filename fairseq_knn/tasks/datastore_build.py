@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fairseq_knn.datastore import DatastoreWriter, Plan
 from fairseq_knn.datastore.layout import manifest_path, shards_directory
-from fairseq_knn.datastore.writer import ShardWriter, committed
+from fairseq_knn.datastore.merging import committed
+from fairseq_knn.datastore.shard_writer import ShardWriter
 from fairseq_knn.errors import ConfigurationError
 
 logger = logging.getLogger("fairseq_knn")
