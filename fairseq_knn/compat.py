@@ -92,6 +92,24 @@ def allow_fairseq_checkpoints() -> None:
     torch.serialization.add_safe_globals(allowed)
 
 
+def use_stock_architectures(state: dict[str, Any]) -> None:
+    """Give a checkpoint of a kNN-MT fork the name of the stock architecture it extends, in place.
+
+    knn-box calls them ``vanilla_knn_mt@transformer_wmt19_de_en`` and the like, adaptive-knn-mt
+    ``transformer_wmt19_de_en_with_datastore``. Other arguments that only forks know are ignored by stock fairseq.
+
+    Args:
+        state: a checkpoint, with ``args`` or ``cfg``.
+    """
+    for settings in (state.get("args"), (state.get("cfg") or {}).get("model")):
+        for name in ("arch", "_name"):
+            architecture = getattr(settings, name, None)
+            if isinstance(architecture, str):
+                stock = architecture.rpartition("@")[2].removesuffix("_with_datastore")
+                if stock != architecture:
+                    setattr(settings, name, stock)
+
+
 def _numpy_globals() -> list[Any]:
     """numpy's scalar and array constructors, also under the module name numpy 1 wrote them with."""
     import numpy as np

@@ -14,6 +14,7 @@ from typing import Any
 
 from hydra.core.utils import JobReturn
 
+from fairseq_knn.compat import use_stock_architectures
 from fairseq_knn.errors import UserError
 from fairseq_knn.version import __version__
 
@@ -28,6 +29,7 @@ def install() -> None:
         _undo.append(_one_sentence_for_user_errors())
         _undo.append(_one_sentence_under_hydra())
         _undo.append(_one_package_from_two_paths())
+        _undo.append(_checkpoints_of_forks())
 
 
 def undo() -> None:
@@ -100,6 +102,25 @@ def _one_package_from_two_paths() -> Callable[[], None]:
 
     def restore() -> None:
         utils.import_user_module = stock
+
+    return restore
+
+
+def _checkpoints_of_forks() -> Callable[[], None]:
+    """Checkpoints name architectures that only a fork has registered, with the parameters of a stock one."""
+    from fairseq import checkpoint_utils
+
+    stock = checkpoint_utils._upgrade_state_dict  # the first to look at what was read
+
+    @functools.wraps(stock)
+    def upgrade_state_dict(state: Any) -> Any:
+        use_stock_architectures(state)
+        return stock(state)
+
+    checkpoint_utils._upgrade_state_dict = upgrade_state_dict
+
+    def restore() -> None:
+        checkpoint_utils._upgrade_state_dict = stock
 
     return restore
 

@@ -53,15 +53,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keys to train the index with (default: 64 per list, at least 65,536, as far as there are so many)",
     )
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the training sample (default: 1)")
+    parser.add_argument(
+        "--drop-keys",
+        action="store_true",
+        help="delete the keys when the index is whole: with a re-ranking index this halves the disk space, with a "
+        "quantising one a tenth is left; exact search and another index are then impossible",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     from fairseq_knn.datastore import Datastore
     from fairseq_knn.index.build import build_index
+    from fairseq_knn.index.dropping import drop_keys
 
     _check(args)
+    datastore = Datastore.load(args.datastore)
     build_index(
-        Datastore.load(args.datastore),
+        datastore,
         args.knn_index,
         device=args.knn_device,
         nprobe=args.knn_nprobe,
@@ -71,6 +79,9 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         report=print,
     )
+    if args.drop_keys:
+        freed = drop_keys(datastore)
+        print(f"the keys of {datastore.path} are dropped ({freed / 1e6:,.1f} MB); only its index can be searched")
     return 0
 
 

@@ -9,6 +9,8 @@
     shards/sentences-00000.npy    index of the sentence in its split (n,)
     shards/positions-00000.npy    position in the target sentence, from 0 (n,)
     shards/commit-00000.json      the shard is complete: sizes and checksums of its arrays
+    shards/dropped.json           arrays that were deleted on purpose (the keys, when the index is enough)
+    shards/sample.npy             a few of the dropped keys, to test the index with
     index.faiss, index.json       search index and what it was built from
 """
 
@@ -44,3 +46,11 @@ def index_path(root: Path) -> Path:
 
 def index_record_path(root: Path) -> Path:
     return root / "index.json"
+
+
+def dropped_path(root: Path) -> Path:
+    return shards_directory(root) / "dropped.json"
+
+
+def sample_path(root: Path) -> Path:
+    return shards_directory(root) / "sample.npy"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fairseq_knn.datastore.layout import array_path, commit_path, manifest_path, plan_path
 from fairseq_knn.datastore.manifest import Manifest, Plan, ShardRecord
-from fairseq_knn.datastore.reader import Datastore
+from fairseq_knn.datastore.sharded import ShardedDatastore
 from fairseq_knn.errors import DatastoreError, UserError
 from fairseq_knn.storage.atomic import read_json, remove_partials, write_json
 
@@ -48,7 +48,7 @@ def merge(path: Path | str) -> Manifest:
     """
     root = Path(path)
     if manifest_path(root).exists():
-        return Datastore.load(root).manifest
+        return ShardedDatastore.open(root).manifest
     plan = read_plan(root)
     if plan is None:
         raise DatastoreError(

@@ -4,6 +4,7 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+from fairseq_knn.datastore.knnbox import KnnboxDatastore
 from fairseq_knn.datastore.layout import (
     index_path,
     index_record_path,
@@ -66,6 +67,10 @@ class DatastoreWriter:
         self._remove_leftovers()
 
     def _prepare(self, overwrite: bool) -> None:
+        if KnnboxDatastore.recognises(self.root):
+            raise DatastoreError(
+                f"{self.root} holds a datastore of another toolkit: choose another --knn-datastore-path"
+            )
         if manifest_path(self.root).exists():
             if not overwrite:
                 raise DatastoreError(

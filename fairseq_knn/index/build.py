@@ -9,12 +9,13 @@ from fairseq_knn.errors import SearchIndexError
 from fairseq_knn.index.checkpoint import Checkpoint
 from fairseq_knn.index.devices import resolve_device
 from fairseq_knn.index.factory import K_FACTOR, choose_factory, training_size
-from fairseq_knn.index.faiss_backend import FaissSearch, keys_found
+from fairseq_knn.index.faiss_backend import FaissSearch
 from fairseq_knn.index.faiss_files import explain_faiss_errors, read_index
 from fairseq_knn.index.filling import Report, fill
 from fairseq_knn.index.opening import exact_backend
 from fairseq_knn.index.recall import QUERIES, measure
 from fairseq_knn.index.record import IndexRecord, IndexSettings
+from fairseq_knn.index.self_test import keys_found
 from fairseq_knn.storage.atomic import directory_lock
 
 

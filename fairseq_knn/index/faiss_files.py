@@ -34,8 +34,12 @@ def write_index(index: faiss.Index, path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_index(path: Path) -> faiss.Index:
+def read_index(path: Path, *, mapped: bool = False) -> faiss.Index:
     """Read an index.
+
+    Args:
+        path: its file.
+        mapped: leave on disk, memory mapped, what faiss can search there.
 
     Raises:
         SearchIndexError: the file is damaged, or this faiss cannot read it.
@@ -44,7 +48,7 @@ def read_index(path: Path) -> faiss.Index:
         f"read {path}",
         f"it is damaged or another version wrote it; build it again with `fairseq-knn build-index {path.parent}`",
     ):
-        return faiss.read_index(str(path))
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
 
 
 @contextlib.contextmanager

@@ -82,8 +82,8 @@ def _train(index: faiss.Index, datastore: Datastore, settings: IndexSettings) ->
                 f"{datastore.path} ({datastore.entries:,} entries) has {int(few[1]):,}: pass --knn-index auto, fewer "
                 "lists, or a larger --train-size"
             ) from error
-        for shard in range(len(datastore.manifest.shards)):
-            datastore.verify(shard, "keys")  # damaged keys may be the reason
+        for shard in range(len(datastore.shard_entries)):
+            datastore.verify_keys(shard)  # damaged keys may be the reason
         raise SearchIndexError(
             f"faiss cannot train {settings.factory} with {len(sample):,} keys ({reason(error)}): pass another "
             "--knn-index"
@@ -98,10 +98,10 @@ def _add(
     saved, interval = time.monotonic(), _CHECKPOINT_SECONDS
     first = 0
     with tqdm(total=datastore.entries, initial=index.ntotal, desc="keys", unit="", disable=quiet) as bar:
-        for number, shard in enumerate(datastore.manifest.shards):
-            last = first + shard.entries
+        for shard, entries in enumerate(datastore.shard_entries):
+            last = first + entries
             if index.ntotal < last:
-                datastore.verify(number, "keys")
+                datastore.verify_keys(shard)
             while index.ntotal < last:
                 keys = datastore.keys(index.ntotal, min(index.ntotal + rows, last))
                 with explain_faiss_errors(f"add keys to {settings.factory}", "pass another --knn-index"):

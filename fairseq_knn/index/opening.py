@@ -9,12 +9,13 @@ from fairseq_knn.index.factory import EXACT_SCAN
 from fairseq_knn.index.torch_backend import TorchBackend
 
 BACKENDS = ("auto", "faiss", "torch")
+LOADS = ("mmap", "ram")
 
 _GPU_SHARE = 0.7  # of the free memory of a GPU that keys may take
 
 
 def open_backend(
-    datastore: Datastore, *, backend: str = "auto", device: str = "auto", nprobe: int = 32
+    datastore: Datastore, *, backend: str = "auto", device: str = "auto", nprobe: int = 32, load: str = "mmap"
 ) -> SearchBackend:
     """Make a datastore searchable.
 
@@ -22,25 +23,29 @@ def open_backend(
         datastore: whose keys are searched.
         backend: ``torch`` (exact, needs no index), ``faiss`` (the datastore's index), or ``auto``: torch
             if the keys fit into 70 % of the GPU's free memory, or on a CPU if they are so few that an
-            index would not be faster; else faiss.
+            index would not be faster; else faiss. If another toolkit left its index there, or the keys were dropped:
+            faiss.
         device: ``cpu``, ``cuda``, or ``auto`` for a GPU if there is one.
         nprobe: number of lists an inverted-file index looks into; other backends ignore it.
+        load: ``mmap`` leaves index and keys on disk, memory mapped, where the search runs on the CPU (processes of one
+            machine share what they read); ``ram`` reads them into memory first.
 
     Raises:
         UserError: a GPU is asked for and there is none.
         SearchIndexError: the index is missing, damaged, or older than the datastore.
         DatastoreError: a file of keys is damaged.
-        ValueError: *backend* is none of the three.
+        ValueError: *backend* or *load* is none of these.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"unknown search backend {backend!r}, expected one of {', '.join(BACKENDS)}")
+    for name, value, values in (("search backend", backend, BACKENDS), ("way to load", load, LOADS)):
+        if value not in values:
+            raise ValueError(f"unknown {name} {value!r}, expected one of {', '.join(values)}")
     place = resolve_device(device)
     if backend == "torch" or (backend == "auto" and _exact_is_best(datastore, place)):
-        return TorchBackend(datastore, place)
+        return TorchBackend(datastore, place, resident=load == "ram")
     # faiss brings a second OpenMP runtime: it is loaded only where it is used.
     from fairseq_knn.index.faiss_backend import FaissBackend
 
-    return FaissBackend(datastore, place, nprobe)
+    return FaissBackend(datastore, place, nprobe, mapped=load == "mmap")
 
 
 def exact_backend(datastore: Datastore, device: torch.device) -> SearchBackend:
@@ -49,6 +54,8 @@ def exact_backend(datastore: Datastore, device: torch.device) -> SearchBackend:
 
 
 def _exact_is_best(datastore: Datastore, device: torch.device) -> bool:
+    if datastore.foreign_index is not None or not datastore.has_keys:
+        return False
     if device.type == "cpu":
         return datastore.entries * datastore.dimension <= EXACT_SCAN
     return _fits(datastore, device)

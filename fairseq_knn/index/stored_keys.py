@@ -44,8 +44,8 @@ class ResidentKeys:
                 f"GPU has {torch.cuda.mem_get_info(device)[0] / 1e9:,.1f} GB free: pass --knn-backend faiss, "
                 "--knn-device cpu, or --knn-backend auto to decide between them"
             ) from error
-        for shard in range(len(datastore.manifest.shards)):
-            datastore.verify(shard, "keys")
+        for shard in range(len(datastore.shard_entries)):
+            datastore.verify_keys(shard)
         for start, block in datastore.key_blocks(rows_of(_LOAD_BYTES, 2 * datastore.dimension)):
             self._keys[start : start + len(block)] = torch.from_numpy(block).to(device)
 

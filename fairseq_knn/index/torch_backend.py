@@ -29,20 +29,23 @@ class TorchBackend(SearchBackend):
 
     Args:
         datastore: whose keys are searched.
-        device: where they are kept; float16 on a GPU, on a CPU float32 if they fit into 2 GiB (otherwise
-            they are read from the datastore for every search).
+        device: where they are kept: on a GPU in float16; on a CPU in float32 if they fit into 2 GiB so, otherwise
+            they are read from the datastore for every search.
+        resident: keep them in memory in any case, in float16 where they do not fit into 2 GiB.
 
     Raises:
-        DatastoreError: a file of keys is damaged.
+        DatastoreError: a file of keys is damaged, or they were dropped.
     """
 
-    def __init__(self, datastore: Datastore, device: torch.device) -> None:
+    def __init__(self, datastore: Datastore, device: torch.device, *, resident: bool = False) -> None:
         self.entries, self.dimension, self.device = datastore.entries, datastore.dimension, device
         self._keys: StoredKeys
         if device.type != "cpu":
             self._keys = ResidentKeys(datastore, device, torch.float16)
         elif 4 * self.entries * self.dimension <= _CPU_RESIDENT:
             self._keys = ResidentKeys(datastore, device, torch.float32)
+        elif resident:
+            self._keys = ResidentKeys(datastore, device, torch.float16)
         else:
             self._keys = StreamedKeys(datastore)
         self._score_bytes = _CPU_SCORES if device.type == "cpu" else _GPU_SCORES

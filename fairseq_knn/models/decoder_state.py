@@ -1,6 +1,5 @@
 """What a decoder computed in one call, travelling with its output."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,18 +22,26 @@ class DecoderState:
         query: hidden states, (B, T, d).
         logits: the output the state belongs to, contiguous (B, T, V).
         padding: which positions are padding, bool (B, T), or ``None`` if there are none.
+        found: neighbours of the part of the output that was asked for last, by the place of that part: criterions ask
+            for the same probabilities twice.
     """
 
     query: Tensor
     logits: Tensor
     padding: Tensor | None
-    _neighbours: Neighbours | None = field(default=None, repr=False)
+    found: tuple[object, Neighbours] | None = field(default=None, repr=False)
 
-    def neighbours(self, retrieve: Callable[[Tensor, Tensor | None], Neighbours]) -> Neighbours:
-        """Neighbours of all positions, retrieved once however often probabilities are asked for."""
-        if self._neighbours is None:
-            self._neighbours = retrieve(self.query, None if self.padding is None else ~self.padding)
-        return self._neighbours
+    def select(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Hidden states (b, t, d) and padding (b, t) of the positions that *logits* (b, t, V) are.
+
+        Raises:
+            ValueError: they are not a part of this output.
+        """
+        rows = self.rows(logits)
+        if rows is None:
+            return self.query, self.padding
+        padding = None if self.padding is None else self.padding.reshape(-1)[rows]
+        return self.query.reshape(-1, self.query.size(-1))[rows], padding
 
     def rows(self, logits: Tensor) -> Tensor | None:
         """Which positions (flattened B * T) *logits* are; ``None`` for all, in place.

@@ -44,6 +44,7 @@ class Retriever:
         backend: ``faiss``, ``torch`` (exact) or ``auto``.
         device: where keys, values and index live: ``cpu``, ``cuda`` or ``auto``.
         nprobe: how many lists of an inverted index are searched.
+        load: ``mmap`` (keys and index stay on disk, memory mapped) or ``ram``.
 
     Raises:
         ConfigurationError: k is below 1 or beyond the number of entries.
@@ -59,6 +60,7 @@ class Retriever:
         backend: str = "auto",
         device: str = "auto",
         nprobe: int = 32,
+        load: str = "mmap",
     ) -> None:
         self.datastores = [datastore] if isinstance(datastore, Datastore) else list(datastore)
         self.k = k
@@ -75,7 +77,7 @@ class Retriever:
                     f"{store.dimension}: only datastores of the same model can be searched together"
                 )
         self._backends = [
-            open_backend(store, backend=backend, device=device, nprobe=nprobe) for store in self.datastores
+            open_backend(store, backend=backend, device=device, nprobe=nprobe, load=load) for store in self.datastores
         ]
         self._values = [
             torch.from_numpy(store.values).to(searcher.device)

@@ -7,7 +7,7 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 
 from fairseq_knn.combiners import COMBINERS
 from fairseq_knn.errors import ConfigurationError
-from fairseq_knn.index import BACKENDS
+from fairseq_knn.index import BACKENDS, LOADS
 from fairseq_knn.models.hidden_state import KEY_KINDS
 
 KNN_MODES = ("inference", "build_datastore")
@@ -65,6 +65,20 @@ class KnnConfig(FairseqDataclass):
         default=32,
         metadata={"help": "lists of an inverted index that are searched: more is slower and finds more"},
     )
+    knn_load: ChoiceEnum(LOADS) = field(  # type: ignore[valid-type]
+        default="mmap",
+        metadata={
+            "help": "mmap: keys and index stay on disk, memory mapped (processes of one machine share them); ram: read "
+            "into memory first, for slow or remote disks"
+        },
+    )
+    knn_skip_threshold: Optional[float] = field(  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "no search where the model alone gives one token at least this probability (0 to 1; default: "
+            "search everywhere)"
+        },
+    )
     knn_shard_sentences: int = field(
         default=8192,
         metadata={"help": "sentences per shard of a datastore: what an interrupted build loses at most"},
@@ -90,4 +104,10 @@ def read_config(task_config: Any) -> KnnConfig:
     for name, least in (("knn_k", 1), ("knn_nprobe", 1), ("knn_shard_sentences", 1)):
         if (value := getattr(config, name)) < least:
             raise ConfigurationError(f"--{name.replace('_', '-')} is {value}, but must be at least {least}")
+    threshold = config.knn_skip_threshold
+    if threshold is not None and not 0 < threshold <= 1:
+        raise ConfigurationError(
+            f"--knn-skip-threshold is {threshold:g}, but it is compared with probabilities: choose it above 0 and up "
+            "to 1"
+        )
     return config

@@ -64,11 +64,11 @@ class KnnSession:
         """The hidden state that is key and query: the datastore's own, or the one asked for."""
         if self.building:
             return self.config.knn_key or "decoder_output"
-        kinds = {store.manifest.plan.key: store for store in self._datastores}
+        kinds = {store.key: store for store in self._datastores}
         if self.config.knn_key:
             kinds.setdefault(self.config.knn_key, self._datastores[0])
         if len(kinds) > 1:
-            told = ", ".join(f"{store.path}: {store.manifest.plan.key}" for store in self._datastores)
+            told = ", ".join(f"{store.path}: {store.key}" for store in self._datastores)
             asked = f"; --knn-key asks for {self.config.knn_key}" if self.config.knn_key else ""
             raise DatastoreError(
                 f"keys of different kinds cannot be mixed ({told}{asked}): leave out --knn-key, and combine only "
@@ -119,10 +119,11 @@ class KnnSession:
             backend=config.knn_backend,
             device=config.knn_device,
             nprobe=config.knn_nprobe,
+            load=config.knn_load,
         )
         for store in stores:
             logger.info(f"using {store.path}: {store.entries:,} entries of dimension {store.dimension}")
-        return Augmentation(self._combiner, retriever)
+        return Augmentation(self._combiner, retriever, config.knn_skip_threshold)
 
     def _assign(self) -> list[list[Datastore]]:
         """The datastores of each model: those it built itself."""
@@ -130,15 +131,25 @@ class KnnSession:
         if len(prints) == 1 and self.config.knn_allow_mismatch:
             return [self._datastores]
         for store in self._datastores:
-            plan = store.manifest.plan
-            if plan.model not in prints:
+            plan = store.plan
+            if plan is None:
+                if len(prints) > 1:
+                    raise DatastoreError(
+                        f"{store.path} does not say which model of the ensemble built it: bind it to its model with "
+                        f"`fairseq-knn convert {store.path} NEW DATA --path MODEL.pt`"
+                    )
+                logger.warning(
+                    f"{store.path} does not say which model and dictionary built it, so that they are the ones loaded "
+                    f"is not checked; `fairseq-knn convert` binds it to them"
+                )
+            elif plan.model not in prints:
                 loaded = ", ".join(f"{type(m).__name__} {short(p)}" for m, p in zip(self._models, prints, strict=True))
                 raise DatastoreError(
                     f"{store.path} was built by another model ({plan.model_name} {short(plan.model)}) than the one "
                     f"loaded ({loaded}): use that model, build a datastore with this one, or insist with "
                     "--knn-allow-mismatch"
                 )
-        assignment = [[s for s in self._datastores if s.manifest.plan.model == p] for p in prints]
+        assignment = [[s for s in self._datastores if s.plan is None or s.plan.model == p] for p in prints]
         for model, fingerprint, stores in zip(self._models, prints, assignment, strict=True):
             if not stores:
                 raise DatastoreError(
@@ -149,8 +160,14 @@ class KnnSession:
 
     def _check_vocabulary(self, vocabulary: Sequence[str]) -> None:
         for store in self._datastores:
-            plan = store.manifest.plan
-            if plan.vocabulary != vocabulary_digest(vocabulary):
+            plan = store.plan
+            if plan is None:
+                if (largest := int(store.values.max())) >= len(vocabulary):
+                    raise DatastoreError(
+                        f"{store.path} holds token {largest}, but the target dictionary of the data has "
+                        f"{len(vocabulary):,} symbols: use the data directory it was built from"
+                    )
+            elif plan.vocabulary != vocabulary_digest(vocabulary):
                 # Token ids of another size cannot even be looked up; the user cannot insist on those.
                 if self.config.knn_allow_mismatch and plan.vocabulary_size <= len(vocabulary):
                     continue
@@ -163,15 +180,20 @@ class KnnSession:
 
     def statistics(self) -> dict[str, Any]:
         """What the searches of this run cost, for the closing line."""
-        opened = [a.retriever.statistics for a in self._augmentations.values() if a is not None]
-        if not opened:
+        augmentations = [a for a in self._augmentations.values() if a is not None]
+        if not augmentations:
             return {}
+        opened = [a.retriever.statistics for a in augmentations]
         searches = sum(s.searches for s in opened)
         seconds = sum(s.seconds for s in opened)
-        return {
+        figures = {
             "knn_search_ms": round(1000 * seconds / searches, 2) if searches else 0.0,
             "knn_searches": searches,
             "knn_queries": sum(s.queries for s in opened),
             "knn_lambda": self.config.knn_lambda,
             "knn_k": self.config.knn_k,
         }
+        if self.config.knn_skip_threshold is not None:
+            positions = sum(a.positions for a in augmentations)
+            figures["knn_skipped"] = round(sum(a.skipped for a in augmentations) / positions, 4) if positions else 0.0
+        return figures

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fairseq_knn.cli.main import main
-from fairseq_knn.datastore import Datastore
+from fairseq_knn.datastore import Datastore, ShardedDatastore
 from fairseq_knn.errors import DatastoreError, SearchIndexError
 from fairseq_knn.index import build as build_module
 from fairseq_knn.index import factory as factory_module
@@ -224,7 +224,7 @@ def test_checkpoint_of_other_settings_is_not_used(tmp_path: Path, monkeypatch: p
     whole, broken = store(tmp_path / "whole"), store(tmp_path / "broken")
     build_index(whole, INVERTED, device="cpu")
     with monkeypatch.context() as patch:
-        patch.setattr(Datastore, "verify", lambda *_: (_ for _ in ()).throw(Interrupted))
+        patch.setattr(ShardedDatastore, "verify", lambda *_: (_ for _ in ()).throw(Interrupted))
         with pytest.raises(Interrupted):
             build_index(broken, INVERTED, device="cpu", seed=5)
     lines: list[str] = []
@@ -235,7 +235,7 @@ def test_checkpoint_of_other_settings_is_not_used(tmp_path: Path, monkeypatch: p
 
 KILLED = """
 import os, signal, sys
-from fairseq_knn.datastore import Datastore
+from fairseq_knn.datastore import Datastore, ShardedDatastore
 from fairseq_knn.index import build, filling
 from fairseq_knn.index.checkpoint import Checkpoint
 filling._CHUNK_BYTES, filling._CHECKPOINT_SECONDS = 100 * 4 * 12, 0.0

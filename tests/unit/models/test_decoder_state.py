@@ -5,7 +5,6 @@ import torch
 from torch import Tensor
 
 from fairseq_knn.models.decoder_state import STATE, DecoderState, attach
-from fairseq_knn.retrieval import Neighbours
 
 B, T, V = 3, 4, 5
 
@@ -130,24 +129,16 @@ def test_part_of_the_vocabulary_is_refused(state: DecoderState) -> None:
         state.rows(state.logits[..., 1:])
 
 
-def test_neighbours_are_retrieved_once_and_not_for_padding() -> None:
-    asked: list[tuple[Tensor, Tensor | None]] = []
-
-    def retrieve(query: Tensor, mask: Tensor | None) -> Neighbours:
-        asked.append((query, mask))
-        return Neighbours.none(query.shape[:-1], 2, query.device)
-
+def test_query_and_padding_of_a_part() -> None:
     padding = torch.tensor([[False, False, True]])
     query = torch.randn(1, 3, 2)
-    _, extra = attach((torch.randn(1, 3, V), None), query, padding)
-    assert extra[STATE].neighbours(retrieve) is extra[STATE].neighbours(retrieve)
-    ((got, mask),) = asked
-    assert got is query
-    assert mask is not None
-    assert torch.equal(mask, ~padding)
-    _, extra = attach((torch.randn(1, 3, V), None), query, None)
-    extra[STATE].neighbours(retrieve)
-    assert asked[1][1] is None
+    logits, extra = attach((torch.randn(1, 3, V), None), query, padding)
+    assert extra[STATE].select(logits) == (query, padding)
+    part, padded = extra[STATE].select(logits[:, 1:])
+    assert torch.equal(part, query[:, 1:])
+    assert torch.equal(padded, padding[:, 1:])
+    logits, extra = attach((torch.randn(1, 3, V), None), query, None)
+    assert extra[STATE].select(logits[:, 1:])[1] is None
 
 
 def test_attached_to_whatever_a_decoder_returns() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fairseq_knn.datastore import Datastore, Manifest, reader
+from fairseq_knn.datastore import Datastore, Manifest, datastore
 from fairseq_knn.errors import DatastoreError
 from tests.support import write_datastore
 from tests.unit.datastore.corpus import Corpus
@@ -51,7 +51,7 @@ def test_gathered_keys(tmp_path: Path) -> None:
 
 
 def test_more_shards_than_files_may_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "_KEPT_MAPS", 3)
+    monkeypatch.setattr(datastore, "_KEPT_MAPS", 3)
     store, keys = sharded(tmp_path)
     np.testing.assert_array_equal(store.gather_keys(np.arange(store.entries)), keys)
     np.testing.assert_array_equal(store.keys(0, store.entries), keys)
@@ -194,4 +194,4 @@ def test_helper_of_the_tests_writes_what_it_is_given(tmp_path: Path) -> None:
     store = write_datastore(tmp_path, keys, np.arange(12), lengths=[5, 7], shard_sentences=1)
     np.testing.assert_array_equal(store.keys(0, 12), keys)
     np.testing.assert_array_equal(store.values, np.arange(12))
-    assert repr(store) == f"Datastore({str(tmp_path)!r}, entries=12, dimension=3)"
+    assert repr(store) == f"ShardedDatastore({str(tmp_path)!r}, entries=12, dimension=3)"

@@ -1,0 +1,157 @@
+"""Reading a finished datastore of this package."""
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from fairseq_knn.datastore.datastore import Datastore
+from fairseq_knn.datastore.layout import ARRAYS, array_path, dropped_path, manifest_path, plan_path
+from fairseq_knn.datastore.manifest import Manifest, Plan
+from fairseq_knn.errors import DatastoreError, UserError
+from fairseq_knn.storage.atomic import read_json
+from fairseq_knn.storage.digest import file_digest, short
+
+
+class ShardedDatastore(Datastore):
+    """A finished datastore as :class:`~fairseq_knn.datastore.DatastoreWriter` writes it.
+
+    Its entries are in the order (sentence, position). All arrays but the keys are read as a whole when they are
+    first used.
+
+    Args:
+        path: its directory.
+        manifest: its manifest.
+        dropped: names of the arrays that were deleted on purpose.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, dropped: frozenset[str] = frozenset()) -> None:
+        super().__init__(path, [shard.entries for shard in manifest.shards], manifest.dimension, np.float16)
+        self.manifest = manifest
+        self._dropped = dropped
+
+    @classmethod
+    def open(cls, path: Path) -> "ShardedDatastore":
+        """Open a datastore and check that all its files are there in full size.
+
+        Raises:
+            DatastoreError: see :meth:`Datastore.load <fairseq_knn.datastore.Datastore.load>`.
+        """
+        source = manifest_path(path)
+        try:
+            datastore = cls(path, Manifest.from_json(read_json(source), str(source)), dropped_arrays(path))
+        except (FileNotFoundError, NotADirectoryError):
+            if plan_path(path).exists():
+                raise DatastoreError(
+                    f"the datastore {path} is unfinished: run the command that builds it again, and after a "
+                    f"build by several ranks `fairseq-knn merge {path}`"
+                ) from None
+            raise DatastoreError(
+                f"there is no datastore in {path}: build one with --knn-mode build_datastore or correct "
+                "--knn-datastore-path"
+            ) from None
+        except UserError as error:
+            raise DatastoreError(str(error)) from error
+        datastore._check_files()
+        return datastore
+
+    def _check_files(self) -> None:
+        for shard, record in enumerate(self.manifest.shards):
+            for name, array in record.arrays.items():
+                if name in self._dropped:
+                    continue
+                file = array_path(self.path, name, shard)
+                try:
+                    size = file.stat().st_size
+                except PermissionError as error:
+                    raise DatastoreError(f"{file} cannot be read ({error.strerror}): mend its permissions") from error
+                except OSError:
+                    raise self._damaged(f"{file.name} is missing") from None
+                if size != array.bytes:
+                    raise self._damaged(f"{file.name} has {size:,} bytes instead of {array.bytes:,}")
+
+    def arrays(self) -> Iterator[tuple[int, str, int]]:
+        """Every array file there is, as (shard, name, bytes)."""
+        for shard, record in enumerate(self.manifest.shards):
+            for name in ARRAYS:
+                if name in record.arrays and name not in self._dropped:
+                    yield shard, name, record.arrays[name].bytes
+
+    def verify(self, shard: int, name: str) -> None:
+        """Compare a file with the checksum taken when it was written.
+
+        Raises:
+            DatastoreError: they differ.
+        """
+        record = self.manifest.shards[shard].arrays.get(name)
+        file = array_path(self.path, name, shard)
+        if record is not None and (found := file_digest(file)) != record.sha256:
+            raise self._damaged(f"{file.name} has checksum {short(found)} instead of {short(record.sha256)}")
+
+    def verify_keys(self, shard: int) -> None:
+        self.verify(shard, "keys")
+
+    def _damaged(self, what: str) -> DatastoreError:
+        return DatastoreError(
+            f"the datastore {self.path} is damaged: {what}; restore the file, or build the datastore again "
+            "with --knn-overwrite"
+        )
+
+    @property
+    def plan(self) -> Plan:
+        return self.manifest.plan
+
+    @property
+    def key(self) -> str:
+        return self.manifest.plan.key
+
+    @property
+    def has_keys(self) -> bool:
+        return "keys" not in self._dropped
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the manifest, hence (it holds all checksums) of the whole content."""
+        return file_digest(manifest_path(self.path))
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        """Target token of every entry, (N,), read into memory and verified."""
+        for shard in range(len(self.manifest.shards)):
+            self.verify(shard, "values")
+        return self._read("values")
+
+    @cached_property
+    def sentences(self) -> np.ndarray:
+        """Index of every entry's sentence in its split, (N,)."""
+        return self._read("sentences")
+
+    @cached_property
+    def positions(self) -> np.ndarray:
+        """Position of every entry in its target sentence, (N,)."""
+        return self._read("positions")
+
+    def shard_array(self, name: str, shard: int) -> np.ndarray:
+        """One array of a shard that has entries, memory mapped."""
+        array: np.ndarray = np.load(array_path(self.path, name, shard), mmap_mode="r")
+        return array
+
+    def _read(self, name: str) -> np.ndarray:
+        shards = [shard for shard, entries in enumerate(self.shard_entries) if entries]
+        return np.concatenate([np.load(array_path(self.path, name, shard)) for shard in shards])
+
+    def _open_keys(self, shard: int) -> np.ndarray:
+        return self.shard_array("keys", shard)
+
+
+def dropped_arrays(path: Path) -> frozenset[str]:
+    """Names of the arrays that were deleted on purpose."""
+    try:
+        return frozenset(read_json(dropped_path(path))["arrays"])
+    except FileNotFoundError:
+        return frozenset()
+    except (KeyError, TypeError) as error:
+        raise DatastoreError(
+            f"{dropped_path(path)} does not say which arrays were dropped: build the datastore again"
+        ) from error

@@ -1,0 +1,59 @@
+"""Giving up the keys of a datastore whose index is all that is searched."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from fairseq_knn.datastore import Datastore, ShardedDatastore
+from fairseq_knn.datastore.layout import array_path, dropped_path, index_path, sample_path
+from fairseq_knn.datastore.npy import write_npy
+from fairseq_knn.errors import DatastoreError
+from fairseq_knn.index.faiss_backend import FaissSearch
+from fairseq_knn.index.faiss_files import read_index
+from fairseq_knn.index.record import IndexRecord
+from fairseq_knn.index.self_test import keys_found, self_test_sample
+from fairseq_knn.storage.atomic import directory_lock, explain_os_errors, write_json
+
+_DROPPED = frozenset({"keys"})
+
+
+def drop_keys(datastore: Datastore) -> int:
+    """Delete the keys of a datastore that has a whole index; an interrupted call can be repeated.
+
+    A few keys are kept, to test the index with.
+
+    Returns:
+        the number of bytes freed.
+
+    Raises:
+        SearchIndexError: there is no finished index, or it is damaged or older than the datastore.
+        DatastoreError: the datastore is another toolkit's.
+    """
+    if not isinstance(datastore, ShardedDatastore):
+        raise DatastoreError(
+            f"{datastore.path} is the datastore of another toolkit, whose files are left alone: make one of this "
+            f"package of it with `fairseq-knn convert {datastore.path} NEW` first"
+        )
+    root = datastore.path
+    with directory_lock(root):
+        if datastore.has_keys:
+            record = IndexRecord.load(datastore)
+            record.verify(datastore)
+            _, keys = self_test_sample(datastore)
+            write_npy(sample_path(root), keys.shape, np.dtype(np.float16), [keys])
+            without = ShardedDatastore(root, datastore.manifest, _DROPPED)
+            search = FaissSearch(
+                read_index(index_path(root), mapped=True), torch.device("cpu"), record.nprobe or 1, record.k_factor or 1
+            )
+            replace(record, found=keys_found(search, without)).save(datastore)
+            # From here on the keys count as dropped, whatever of them is still there.
+            write_json(dropped_path(root), {"arrays": sorted(_DROPPED)})
+        freed = 0
+        with explain_os_errors(root):
+            for shard in range(len(datastore.shard_entries)):
+                path = array_path(root, "keys", shard)
+                if path.exists():
+                    freed += path.stat().st_size
+                    path.unlink()
+        return freed
