@@ -12,11 +12,12 @@ from fairseq_knn.version import __version__
 
 _API = {
     "Datastore": "fairseq_knn.datastore",
+    "KNNWrapper": "fairseq_knn.wrapper",
     "Retriever": "fairseq_knn.retrieval",
     "VanillaCombiner": "fairseq_knn.combiners",
 }
 
-__all__ = ["Datastore", "Retriever", "VanillaCombiner", "__version__"]
+__all__ = ["Datastore", "KNNWrapper", "Retriever", "VanillaCombiner", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

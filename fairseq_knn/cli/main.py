@@ -1,14 +1,17 @@
 """Entry point of ``fairseq-knn``."""
 
 import argparse
+import logging
+import os
 import sys
+import warnings
 from collections.abc import Sequence
 
-from fairseq_knn.cli import build_index, corpus, merge, path, tune
+from fairseq_knn.cli import build_index, convert, corpus, merge, path, tune
 from fairseq_knn.errors import UserError
 from fairseq_knn.version import __version__
 
-COMMANDS = (path, corpus, build_index, merge, tune)
+COMMANDS = (path, corpus, build_index, merge, convert, tune)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_arguments(subparser)
         subparser.set_defaults(run=command.run, passes_on=getattr(command, "PASSES_ON", None))
     args, passed_on = parser.parse_known_args(arguments)
+    _quieten()
     args.passed_on = passed_on
     if args.passed_on and not args.passes_on:
         parser.error(f"unrecognized arguments: {' '.join(args.passed_on)}")
@@ -37,6 +41,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("fairseq-knn: interrupted; run the same command again to go on", file=sys.stderr)
         return 130
+
+
+def _quieten() -> None:
+    """Messages as from fairseq's programs, and none that only developers of other packages can mend."""
+    logging.basicConfig(
+        format="%(asctime)s | %(levelname)s | %(name)s | %(message)s",
+        datefmt="%Y-%m-%d %H:%M:%S",
+        level=os.environ.get("LOGLEVEL", "INFO").upper(),
+    )
+    for name in ("matplotlib", "hydra", "fairseq.tasks.text_to_speech"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", "\\n'config' is validated against ConfigStore")
+    for category in (UserWarning, DeprecationWarning, FutureWarning):
+        for module in ("hydra", "fairseq", "torch"):
+            warnings.filterwarnings("ignore", category=category, module=rf"{module}\.")
 
 
 if __name__ == "__main__":

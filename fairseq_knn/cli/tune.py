@@ -4,7 +4,10 @@ import argparse
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fairseq_knn.combiners.grid import GridPoint, VanillaGrid
 
 NAME = "tune"
 HELP = "choose k, lambda and temperature on validation data, from one retrieval pass"
@@ -20,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Scores the reference translations of --gen-subset (default: valid) with every combination of k, lambda and "
         "temperature. The datastore is searched once, with the largest k; the model runs once. Prints the flags of "
-        "the setting with the lowest perplexity. All other arguments are those of fairseq-generate."
+        "the setting with the lowest perplexity, and what --knn-skip-threshold would save and cost with it. All other "
+        "arguments are those of fairseq-generate."
     )
     parser.add_argument("--ks", type=int, nargs="+", default=_KS, metavar="K", help=f"default: {_listed(_KS)}")
     parser.add_argument(
@@ -40,9 +44,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"default: {_listed(_TEMPERATURES)}",
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the whole grid to this JSON file")
+    parser.add_argument(
+        "--heat-map",
+        type=Path,
+        metavar="FILE",
+        help="draw perplexity over lambda and temperature, a panel for each k, to this PNG file",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
+    from fairseq_knn.cli.heat_map import draw_heat_map
     from fairseq_knn.combiners.grid import VanillaGrid
     from fairseq_knn.storage.atomic import write_json
 
@@ -56,12 +67,21 @@ def run(args: argparse.Namespace) -> int:
     for point in points[:10]:
         print(f"{point.k:5} {point.weight:7g} {point.temperature:12g} {point.loss:9.4f} {point.perplexity:11.2f}")
     _warn_at_border(grid, best)
+    skipping = grid.skipping(best)
+    print("with the best setting, and no search where the model gives one token at least the threshold:")
+    print(f"{'--knn-skip-threshold':>20} {'skipped':>8} {'perplexity':>11}")
+    for skip in skipping:
+        print(f"{skip.threshold:20g} {skip.skipped:8.1%} {math.exp(min(skip.loss, 700)):11.2f}")
     print(f"best: --knn-k {best.k} --knn-lambda {best.weight:g} --knn-temperature {best.temperature:g}")
+    if args.heat_map is not None:
+        draw_heat_map(grid, args.heat_map)
+        print(f"heat map: {args.heat_map}")
     if args.output is not None:
         content = {
             "tokens": grid.tokens,
             "model_loss": grid.model_loss,
             "grid": [asdict(p) for p in points],
+            "skipping": [asdict(s) for s in skipping],
         }
         write_json(args.output, {**content, "best": asdict(best)})
     return 0
@@ -80,62 +100,35 @@ def _check(args: argparse.Namespace) -> None:
             raise ConfigurationError(f"{flag} has {wrong[0]:g}, but every value must be {rule}")
 
 
-def _score(grid: Any, arguments: list[str]) -> None:
+def _score(grid: "VanillaGrid", arguments: list[str]) -> None:
     """Run the model over the references with stock fairseq's own loading, batching and options."""
     import torch
-    from fairseq import checkpoint_utils, options, tasks, utils
-    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
     from fairseq.logging import progress_bar
 
-    from fairseq_knn.errors import ConfigurationError
+    from fairseq_knn.cli.stock import load_stock_run
     from fairseq_knn.models.decoder_state import STATE
     from fairseq_knn.models.knn_decoder import knn_decoder
 
-    parser = options.get_generation_parser(default_task="translation_knn")
-    parser.set_defaults(gen_subset="valid")
-    parsed = options.parse_args_and_arch(parser, input_args=arguments)
-    if not parsed.path:
-        raise ConfigurationError("--path is missing: name the checkpoint of the base model")
-    parsed.knn_k, parsed.knn_lambda = max(grid.ks), 0.5  # any lambda but 0, which would not search
-    cfg = convert_namespace_to_omegaconf(parsed)
-    use_cuda = torch.cuda.is_available() and not cfg.common.cpu
-    task = tasks.setup_task(cfg.task)
-    models, saved = checkpoint_utils.load_model_ensemble(utils.split_paths(cfg.common_eval.path), task=task)
-    if len(models) > 1:
-        raise ConfigurationError(f"--path names {len(models)} models: tune each with its own datastore")
-    task.load_dataset(cfg.dataset.gen_subset, task_cfg=saved.task)
-    model = models[0].eval()
-    if cfg.common.fp16:
-        model.half()
-    if use_cuda:
-        model.cuda()
-    decoder = knn_decoder(model)
+    # Any lambda but 0, which would not search.
+    stock = load_stock_run(arguments, {"gen_subset": "valid"}, {"knn_k": max(grid.ks), "knn_lambda": 0.5})
+    decoder = knn_decoder(stock.model)
     augmentation = decoder.knn_augmentation()
     assert augmentation is not None  # lambda is not 0
-    if cfg.dataset.max_tokens is None and cfg.dataset.batch_size is None:
-        cfg.dataset.max_tokens = 12000  # as fairseq-generate does
-    batches = task.get_batch_iterator(
-        dataset=task.dataset(cfg.dataset.gen_subset),
-        max_tokens=cfg.dataset.max_tokens,
-        max_sentences=cfg.dataset.batch_size,
-        max_positions=utils.resolve_max_positions(task.max_positions(), model.max_positions()),
-        ignore_invalid_inputs=cfg.dataset.skip_invalid_size_inputs_valid_test,
-        num_workers=cfg.dataset.num_workers,
-    ).next_epoch_itr(shuffle=False)
     with torch.no_grad():
-        for sample in progress_bar.progress_bar(batches, default_log_format="tqdm", prefix="scoring"):
-            sample = utils.move_to_cuda(sample) if use_cuda else sample
-            task.count_sentences(sample)
-            net_output = model(**sample["net_input"])
+        for batch in progress_bar.progress_bar(stock.batches(), default_log_format="tqdm", prefix="scoring"):
+            sample = stock.move(batch)
+            stock.task.count_sentences(sample)
+            net_output = stock.model(**sample["net_input"])
             target = sample["target"]
-            real = target.ne(task.target_dictionary.pad())
-            log_probs = decoder.knn_model_log_probs(net_output, sample).gather(-1, target.unsqueeze(-1)).squeeze(-1)
+            real = target.ne(stock.task.target_dictionary.pad())
+            log_probs = decoder.knn_model_log_probs(net_output, sample)[real]
+            target = target[real].unsqueeze(-1)
             neighbours = augmentation.retriever.retrieve(net_output[1][STATE].query[real])
-            matches = neighbours.found & (neighbours.values == target[real].unsqueeze(-1))
-            grid.add(log_probs[real], neighbours.distances, matches)
+            matches = neighbours.found & (neighbours.values == target)
+            grid.add(log_probs.gather(-1, target).squeeze(-1), log_probs.amax(-1), neighbours.distances, matches)
 
 
-def _warn_at_border(grid: Any, best: Any) -> None:
+def _warn_at_border(grid: "VanillaGrid", best: "GridPoint") -> None:
     for flag, values, value in (
         ("--ks", grid.ks, best.k),
         ("--lambdas", grid.weights, best.weight),

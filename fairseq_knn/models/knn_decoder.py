@@ -81,6 +81,7 @@ class KnnDecoder:
     knn_tap: HiddenStateTap
     knn_padding: int
     knn_fingerprint: str | None
+    knn_loading: Any  # handle of the hook that takes the fingerprint
     knn_augmentation: Callable[[], Augmentation | None]
     knn_recorded: list[Tensor] | None
 
@@ -169,8 +170,22 @@ def augment(model: nn.Module, key: str, augmentation: Callable[[], Augmentation 
         _classes[stock] = type(f"Knn{stock.__name__}", (KnnDecoder, stock), {"__module__": __name__})
     decoder.knn_fingerprint = None
     decoder.__class__ = _classes[stock]
-    model.register_load_state_dict_post_hook(_take_fingerprint)  # type: ignore[no-untyped-call]
+    decoder.knn_loading = model.register_load_state_dict_post_hook(  # type: ignore[no-untyped-call]
+        lambda loaded, _keys: take_fingerprint(loaded)
+    )
 
 
-def _take_fingerprint(model: Any, _keys: object) -> None:
-    model.decoder.knn_fingerprint = parameters_digest(model.named_parameters())
+def take_fingerprint(model: nn.Module) -> None:
+    """Note which parameters an augmented model has now, if they were loaded before it was augmented."""
+    knn_decoder(model).knn_fingerprint = parameters_digest(model.named_parameters())
+
+
+def restore(model: nn.Module) -> None:
+    """Undo :func:`augment`; nothing happens to a model that is not augmented."""
+    decoder: Any = model.decoder
+    if not isinstance(decoder, KnnDecoder):
+        return
+    decoder.knn_loading.remove()
+    decoder.__class__ = next(stock for stock, augmented in _classes.items() if augmented is type(decoder))
+    for name in [name for name in vars(decoder) if name.startswith("knn_")]:
+        delattr(decoder, name)

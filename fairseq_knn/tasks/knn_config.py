@@ -101,6 +101,15 @@ def read_config(task_config: Any) -> KnnConfig:
         if setting.name.startswith("knn_"):
             value = getattr(task_config, setting.name, getattr(config, setting.name))
             setattr(config, setting.name, getattr(value, "value", value))
+    check_config(config)
+    return config
+
+
+def check_config(config: KnnConfig) -> None:
+    """
+    Raises:
+        ConfigurationError: a setting is out of its range.
+    """
     for name, least in (("knn_k", 1), ("knn_nprobe", 1), ("knn_shard_sentences", 1)):
         if (value := getattr(config, name)) < least:
             raise ConfigurationError(f"--{name.replace('_', '-')} is {value}, but must be at least {least}")
@@ -110,4 +119,3 @@ def read_config(task_config: Any) -> KnnConfig:
             f"--knn-skip-threshold is {threshold:g}, but it is compared with probabilities: choose it above 0 and up "
             "to 1"
         )
-    return config

@@ -22,16 +22,17 @@ class KnnSession:
 
     Args:
         config: the ``--knn-*`` settings.
+        datastores: opened ones; those that ``--knn-datastore-path`` names if there are none.
 
     Raises:
         ConfigurationError: a setting of the combiner is out of its range.
     """
 
-    def __init__(self, config: KnnConfig) -> None:
+    def __init__(self, config: KnnConfig, datastores: Sequence[Datastore] = ()) -> None:
         self.config = config
         self.building = config.knn_mode == "build_datastore"
         self._combiner = COMBINERS[config.knn_combiner](weight=config.knn_lambda, temperature=config.knn_temperature)
-        self._datastores: list[Datastore] = []
+        self._datastores = list(datastores)
         self._models: list[nn.Module] = []
         self._augmentations: dict[int, Augmentation | None] = {}
 
@@ -153,7 +154,8 @@ class KnnSession:
         for model, fingerprint, stores in zip(self._models, prints, assignment, strict=True):
             if not stores:
                 raise DatastoreError(
-                    f"no datastore in {self.path} was built by the ensemble's {type(model).__name__} "
+                    f"no datastore among {', '.join(str(store.path) for store in self._datastores)} was built by the "
+                    f"ensemble's {type(model).__name__} "
                     f"{short(fingerprint)}: build one with each model of the ensemble and separate them by ':'"
                 )
         return assignment
@@ -178,12 +180,17 @@ class KnnSession:
                     "again with this dictionary"
                 )
 
+    @property
+    def retrievers(self) -> list[Retriever]:
+        """What searches, one for each model that consults datastores."""
+        return [a.retriever for a in self._augmentations.values() if a is not None]
+
     def statistics(self) -> dict[str, Any]:
         """What the searches of this run cost, for the closing line."""
         augmentations = [a for a in self._augmentations.values() if a is not None]
         if not augmentations:
             return {}
-        opened = [a.retriever.statistics for a in augmentations]
+        opened = [retriever.statistics for retriever in self.retrievers]
         searches = sum(s.searches for s in opened)
         seconds = sum(s.seconds for s in opened)
         figures = {

@@ -24,6 +24,7 @@ LAYERS = (
     ("sampling",),
     ("imitation",),
     ("models", "criterions", "tasks"),
+    ("wrapper",),
     ("hooks",),
     ("plugin",),
     ("activation",),

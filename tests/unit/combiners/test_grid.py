@@ -38,7 +38,7 @@ def test_every_point_is_the_loss_of_mixing_with_that_setting(
     model = log_probs.gather(-1, targets[:, None]).squeeze(-1)
     matches = neighbours.found & (neighbours.values == targets[:, None])
     for rows in (slice(0, 25), slice(25, 40)):
-        grid.add(model[rows], neighbours.distances[rows], matches[rows])
+        grid.add(model[rows], log_probs.amax(-1)[rows], neighbours.distances[rows], matches[rows])
     points = grid.points()
     assert len(points) == len(KS) * len(WEIGHTS) * len(TEMPERATURES)
     assert [p.loss for p in points] == sorted(p.loss for p in points)
@@ -53,8 +53,33 @@ def test_every_point_is_the_loss_of_mixing_with_that_setting(
     assert grid.tokens == 40
 
 
+def test_skipping_is_the_loss_with_the_model_alone_where_it_is_sure(
+    batch: tuple[torch.Tensor, torch.Tensor, Neighbours],
+) -> None:
+    log_probs, targets, neighbours = batch
+    log_probs = (4 * log_probs).log_softmax(-1)
+    model, highest = log_probs.gather(-1, targets[:, None]).squeeze(-1), log_probs.amax(-1)
+    matches = neighbours.found & (neighbours.values == targets[:, None])
+    grid = VanillaGrid(KS, WEIGHTS, TEMPERATURES)
+    for rows in (slice(0, 25), slice(25, 40)):
+        grid.add(model[rows], highest[rows], neighbours.distances[rows], matches[rows])
+    for point in grid.points()[:5]:
+        for skip in grid.skipping(point):
+            sure = highest >= math.log(skip.threshold)
+            parts = VanillaGrid([point.k], [point.weight], [point.temperature])
+            parts.add(model[~sure], highest[~sure], neighbours.distances[~sure], matches[~sure])
+            expected = (parts.points()[0].loss * parts.tokens - model[sure].sum().item()) / 40
+            assert skip.loss == pytest.approx(expected, abs=1e-5)
+            assert skip.skipped == pytest.approx(sure.float().mean().item())
+    shares = [skip.skipped for skip in grid.skipping(grid.points()[0])]
+    assert shares == sorted(shares)
+    assert 0 < shares[-1] < 1
+
+
 def test_far_neighbours_give_no_nan() -> None:
     grid = VanillaGrid([1, 2], [0.5], [0.1])
     distances = torch.tensor([[0.0, 1e5], [1e5, 2e5]])
-    grid.add(torch.tensor([-1.0, -2.0]), distances, torch.tensor([[False, True], [False, False]]))
+    grid.add(
+        torch.tensor([-1.0, -2.0]), torch.tensor([-1.0, -1.0]), distances, torch.tensor([[False, True], [False, False]])
+    )
     assert all(math.isfinite(point.loss) for point in grid.points())

@@ -1,0 +1,82 @@
+"""What fairseq-knn's commands share with stock fairseq-generate: its flags, models, data and batches."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from fairseq import checkpoint_utils, options, tasks, utils
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+from fairseq_knn.errors import ConfigurationError
+
+_MAX_TOKENS = 12000  # as fairseq-generate if neither --max-tokens nor --batch-size is given
+
+
+@dataclass(frozen=True)
+class StockRun:
+    """A model and a split, as stock fairseq-generate loads them.
+
+    Args:
+        cfg: its configuration.
+        task: with the split loaded.
+        model: in evaluation mode, on its device.
+    """
+
+    cfg: Any
+    task: Any
+    model: Any
+
+    @property
+    def max_positions(self) -> Any:
+        """Longest source and target that task and model take."""
+        return utils.resolve_max_positions(self.task.max_positions(), self.model.max_positions())
+
+    def batches(self) -> Any:
+        """The split's batches, every sentence once."""
+        dataset = self.cfg.dataset
+        if dataset.max_tokens is None and dataset.batch_size is None:
+            dataset.max_tokens = _MAX_TOKENS
+        return self.task.get_batch_iterator(
+            dataset=self.task.dataset(dataset.gen_subset),
+            max_tokens=dataset.max_tokens,
+            max_sentences=dataset.batch_size,
+            max_positions=self.max_positions,
+            ignore_invalid_inputs=dataset.skip_invalid_size_inputs_valid_test,
+            num_workers=dataset.num_workers,
+        ).next_epoch_itr(shuffle=False)
+
+    def move(self, sample: Any) -> Any:
+        """A batch on the model's device."""
+        return utils.move_to_cuda(sample) if next(self.model.parameters()).is_cuda else sample
+
+
+def load_stock_run(arguments: list[str], defaults: dict[str, Any], settings: dict[str, Any]) -> StockRun:
+    """Load what the arguments of fairseq-generate name.
+
+    Args:
+        arguments: as typed.
+        defaults: values of flags that are not given.
+        settings: values of flags, whatever is given.
+
+    Raises:
+        ConfigurationError: ``--path`` is missing or names several models.
+    """
+    parser = options.get_generation_parser(default_task="translation_knn")
+    parser.set_defaults(**defaults)
+    parsed = options.parse_args_and_arch(parser, input_args=arguments)
+    if not parsed.path:
+        raise ConfigurationError("--path is missing: name the checkpoint of the base model")
+    for name, value in settings.items():
+        setattr(parsed, name, value)
+    cfg = convert_namespace_to_omegaconf(parsed)
+    task = tasks.setup_task(cfg.task)
+    models, saved = checkpoint_utils.load_model_ensemble(utils.split_paths(cfg.common_eval.path), task=task)
+    if len(models) > 1:
+        raise ConfigurationError(f"--path names {len(models)} models: each has its own datastore, so name one")
+    task.load_dataset(cfg.dataset.gen_subset, task_cfg=saved.task)
+    model = models[0].eval()
+    if cfg.common.fp16:
+        model.half()
+    if torch.cuda.is_available() and not cfg.common.cpu:
+        model.cuda()
+    return StockRun(cfg, task, model)

@@ -1,0 +1,97 @@
+"""A model from fairseq's hub translates with a datastore, and without it again."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sacrebleu
+from fairseq.models.transformer import TransformerModel
+
+from fairseq_knn import Datastore, KNNWrapper
+from fairseq_knn.errors import ConfigurationError, DatastoreError
+from fairseq_knn.models.knn_decoder import KnnDecoder
+from tests import toy
+
+KNNBOX = toy.TOY / "knnbox_datastore"
+SOURCES = (toy.TOY / "domain.test.de").read_text(encoding="utf-8").splitlines()
+REFERENCES = (toy.TOY / "domain.test.en").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[Any]:
+    logging.disable(logging.INFO)
+    yield TransformerModel.from_pretrained(str(toy.TOY), "base.pt", str(toy.DOMAIN))
+    logging.disable(logging.NOTSET)
+
+
+def translate(hub: Any) -> list[str]:
+    translations: list[str] = hub.translate(SOURCES, beam=4, lenpen=0.6, max_len_a=1.2, max_len_b=10)
+    return translations
+
+
+def bleu(translations: list[str]) -> float:
+    return float(sacrebleu.corpus_bleu(translations, [REFERENCES], tokenize="none").score)
+
+
+@pytest.fixture(scope="module")
+def plain(hub: Any) -> list[str]:
+    return translate(hub)
+
+
+def test_broken_into_and_out_again(hub: Any, plain: list[str]) -> None:
+    decoder = hub.models[0].decoder
+    stock, attributes = type(decoder), set(vars(decoder))
+    wrapper = KNNWrapper(KNNBOX, k=8, lmbda=0.7, temperature=10)
+    assert wrapper.break_into(hub) is hub
+    assert isinstance(decoder, KnnDecoder)
+    expected = toy.TOY / "expected.vanilla.txt"
+    (by_knnbox,) = [line for line in expected.read_text(encoding="utf-8").splitlines() if line.startswith("Generate")]
+    assert bleu(translate(hub)) == pytest.approx(float(by_knnbox.split()[6]), abs=0.5)
+    assert wrapper.retrievers[0].statistics.queries > 1000
+    with pytest.raises(ConfigurationError, match="in a model already"):
+        wrapper.break_into(hub)
+    wrapper.break_out()
+    assert type(decoder) is stock
+    assert set(vars(decoder)) == attributes
+    assert not hub.models[0]._load_state_dict_post_hooks
+    assert translate(hub) == plain
+    wrapper.break_out()  # once more does nothing
+
+
+def test_opened_datastores_of_this_model(hub: Any, datastore: Any, plain: list[str]) -> None:
+    """A datastore knows its model; that of the hub is recognised although it was loaded before."""
+    wrapper = KNNWrapper([Datastore.load(datastore)], skip_threshold=0.99, backend="torch")
+    wrapper.break_into(hub.models[0])
+    try:
+        assert bleu(translate(hub)) > bleu(plain) + 30
+    finally:
+        wrapper.break_out()
+
+
+def test_a_datastore_of_another_model(hub: Any, datastore: Any, other_model: Any, tmp_path: Any) -> None:
+    assert toy.build(tmp_path / "other", model=other_model).status == 0
+    wrapper = KNNWrapper(tmp_path / "other")
+    with pytest.raises(DatastoreError, match="was built by another model"):
+        wrapper.break_into(hub)
+    assert not isinstance(hub.models[0].decoder, KnnDecoder)
+    insisting = KNNWrapper(tmp_path / "other", allow_mismatch=True)
+    insisting.break_into(hub)
+    insisting.break_out()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"k": 0}, "knn-k is 0"),
+        ({"k": 10**6}, "k is 1000000"),
+        ({"lmbda": 1.5}, "lambda is 1.5"),
+        ({"temperature": 0}, "temperature is 0"),
+        ({"skip_threshold": 0}, "skip-threshold is 0"),
+        ({"prob": 32}, "'prob' is no setting of retrieval"),
+    ],
+)
+def test_settings_out_of_range(hub: Any, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        KNNWrapper(KNNBOX, **settings).break_into(hub)
+    assert not isinstance(hub.models[0].decoder, KnnDecoder)
