@@ -1,6 +1,7 @@
 """`fairseq-knn tune` on the toy domain."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -25,13 +26,37 @@ def test_best_setting_beats_the_model_and_its_loss_is_what_fairseq_scores(
     assert best["loss"] < 0.5 * tuned["model_loss"]
     assert f"best: --knn-k {best['k']} --knn-lambda {best['weight']:g} --knn-temperature" in printed
     assert len(tuned["grid"]) == 8
-    # The same setting under stock fairseq-generate --score-reference, mean over all tokens.
+    assert tuned["tokens"] == sum(len(sentence) for sentence in toy.read_side(toy.DOMAIN, "valid", "en"))
     setting = ("--knn-k", best["k"], "--knn-lambda", best["weight"], "--knn-temperature", best["temperature"])
-    run = toy.translate(datastore, "--score-reference", *setting, split="valid")
+    assert scored(datastore, *setting) == pytest.approx(best["loss"], abs=1e-3)
+
+
+def test_three_points_of_the_grid_run_by_hand(datastore: Path, tmp_path: Path) -> None:
+    """From one retrieval with the largest k, what stock fairseq-generate scores with each setting."""
+    output, picture = tmp_path / "tuned.json", tmp_path / "tuned.png"
+    grid = ("--ks", 2, 8, 16, "--lambdas", 0.2, 0.5, 0.9, "--temperatures", 1, 10, 100)
+    assert tune(datastore, *grid, "--output", output, "--heat-map", picture) == 0
+    tuned = json.loads(output.read_text())
+    losses = {(p["k"], p["weight"], p["temperature"]): p["loss"] for p in tuned["grid"]}
+    for k, weight, temperature in ((2, 0.2, 100.0), (8, 0.9, 1.0), (16, 0.5, 10.0)):
+        setting = ("--knn-k", k, "--knn-lambda", weight, "--knn-temperature", temperature)
+        assert scored(datastore, *setting) == pytest.approx(losses[k, weight, temperature], abs=1e-3)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    # And with one of the thresholds, for the best setting.
+    best, skip = tuned["best"], tuned["skipping"][1]
+    setting = ("--knn-k", best["k"], "--knn-lambda", best["weight"], "--knn-temperature", best["temperature"])
+    assert 0 < skip["skipped"] < 1
+    threshold = ("--knn-skip-threshold", skip["threshold"])
+    assert scored(datastore, *setting, *threshold) == pytest.approx(skip["loss"], abs=1e-3)
+    run = toy.translate(datastore, "--score-reference", *setting, *threshold, split="valid")
+    assert f'"knn_skipped": {skip["skipped"]:.4f}'.rstrip("0") in run.closing_line
+
+
+def scored(datastore: Path, *settings: object) -> float:
+    """Mean loss of the references in nats per token, by fairseq-generate."""
+    run = toy.translate(datastore, "--score-reference", *settings, split="valid")
     scores = [score for hypothesis in run.hypotheses().values() for score in hypothesis.positional]
-    assert len(scores) == tuned["tokens"]
-    natural = -sum(scores) / len(scores) * 0.6931471805599453
-    assert natural == pytest.approx(best["loss"], abs=1e-3)
+    return -sum(scores) / len(scores) * math.log(2)
 
 
 @pytest.mark.parametrize(

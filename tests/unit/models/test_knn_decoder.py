@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fairseq_knn.combiners import VanillaCombiner
 from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.models.hidden_state import HiddenStateTap
-from fairseq_knn.models.knn_decoder import Augmentation, KnnDecoder, augment
+from fairseq_knn.models.knn_decoder import Augmentation, KnnDecoder, augment, restore, take_fingerprint
 from fairseq_knn.retrieval import Retriever
 from fairseq_knn.storage.digest import parameters_digest
 from tests.support import write_datastore
@@ -136,6 +136,59 @@ def test_searched_once_however_often_probabilities_are_asked_for(tmp_path: Path,
     assert statistics.searches == 1
     assert statistics.requested == 15
     assert statistics.queries == tiny.sample()["ntokens"]
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_no_search_where_the_model_is_sure(tmp_path: Path, name: str) -> None:
+    model = augmented(name, tmp_path)
+    own = model.decoder.knn_augmentation()
+    with torch.no_grad():
+        everywhere = log_probs(model)
+        plain = model.decoder.knn_model_log_probs(tiny.forward(model))
+        padding = tiny.sample()["net_input"]["prev_output_tokens"].eq(DICTIONARY.pad())
+        highest = plain.amax(-1).exp()
+        threshold = float(highest[~padding].median())
+        own.retriever.statistics.queries = 0
+        skipping = Augmentation(own.combiner, own.retriever, threshold)
+        augment(model, "decoder_output", lambda: skipping)
+        mixed = log_probs(model)
+    sure = highest >= threshold
+    assert torch.equal(mixed[sure], plain[sure])
+    assert torch.equal(mixed[~sure], everywhere[~sure])
+    assert skipping.positions == int((~padding).sum())
+    assert skipping.skipped == int((sure & ~padding).sum())
+    assert 0 < skipping.skipped < skipping.positions
+    assert own.retriever.statistics.queries == skipping.positions - skipping.skipped
+
+
+def test_a_threshold_of_one_skips_nothing(tmp_path: Path) -> None:
+    model = augmented(FEW[0], tmp_path)
+    own = model.decoder.knn_augmentation()
+    with torch.no_grad():
+        everywhere = log_probs(model)
+        careful = Augmentation(own.combiner, own.retriever, 1.0)
+        augment(model, "decoder_output", lambda: careful)
+        assert torch.equal(log_probs(model), everywhere)
+    assert careful.skipped == 0
+
+
+def test_restored_model_is_the_stock_one(tmp_path: Path) -> None:
+    model = tiny.build(FEW[0])
+    stock, attributes = type(model.decoder), set(vars(model.decoder))
+    with torch.no_grad():
+        before = log_probs(model)
+        own = augmentation(model, tmp_path)
+        for _ in range(2):
+            augment(model, "decoder_output", lambda: own)
+            take_fingerprint(model)
+            assert model.decoder.knn_fingerprint == parameters_digest(model.named_parameters())
+            assert not torch.equal(log_probs(model), before)
+            restore(model)
+            assert type(model.decoder) is stock
+            assert set(vars(model.decoder)) == attributes
+            assert not model._load_state_dict_post_hooks
+            assert torch.equal(log_probs(model), before)
+        restore(model)  # nothing to undo
 
 
 def generate(model: Any, **options: Any) -> list[list[dict[str, Any]]]:
