@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Step 2: the datastore, from the training split. An array: each task writes its shards, together they give the same
+# bytes as one process. Killed or out of time? The same command again writes what is missing.
+#SBATCH --job-name=knn_mt_build
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --signal=B:USR1@120
+set -euo pipefail
+# sbatch runs a copy of this file elsewhere: the folder is then $JOB_SCRIPTS (submit.sh), or where sbatch was called.
+here=$(dirname "${BASH_SOURCE[0]}")
+[[ -e $here/common.sh ]] || here=${JOB_SCRIPTS:-${SLURM_SUBMIT_DIR:-.}}
+# shellcheck source=common.sh
+source "$here/common.sh"
+need BASE DATA
+
+if [[ -e $STORE/manifest.json ]]; then
+    echo "$STORE is finished already" # one of another model or other data would be refused later, by name
+    exit
+fi
+# Training sentences the model cannot take are left out, as in the papers; the log says how many. (While decoding,
+# they are an error.)
+resumable fairseq-generate "${MODEL[@]}" "${SHARE[@]}" --gen-subset train --score-reference --quiet \
+    --knn-mode build_datastore --knn-datastore-path "$STORE" \
+    --max-tokens "$BUILD_MAX_TOKENS" --skip-invalid-size-inputs-valid-test "${MODEL_OPTIONS[@]}"

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Step 6: puts the parts of all array tasks together in the order of the test set, makes sure that no sentence is missing, and
+# scores the text: $WORK/{base,knn}.txt, $WORK/scores.txt.
+#SBATCH --job-name=knn_mt_score
+#SBATCH --requeue
+set -euo pipefail
+# sbatch runs a copy of this file elsewhere: the folder is then $JOB_SCRIPTS (submit.sh), or where sbatch was called.
+here=$(dirname "${BASH_SOURCE[0]}")
+[[ -e $here/common.sh ]] || here=${JOB_SCRIPTS:-${SLURM_SUBMIT_DIR:-.}}
+# shellcheck source=common.sh
+source "$here/common.sh"
+need REFERENCE
+[[ -f $REFERENCE ]] || die "there is no reference $REFERENCE"
+sentences=$(wc -l <"$REFERENCE")
+
+collect() {
+    local parts=$WORK/$1 command world rank part all=()
+    [[ -e $parts/part-0.txt ]] || die "there is no $parts/part-0.txt: run 5_decode.sh first"
+    command=$(head -n 1 "$parts/part-0.txt")
+    world=$(sed -E 's/.* --distributed-world-size ([0-9]+) .*/\1/' <<<"$command")
+    for ((rank = 0; rank < world; rank++)); do
+        part=$parts/part-$rank.txt
+        # One command but for the rank: parts of different settings must not be mixed.
+        [[ -e $part && $(head -n 1 "$part") == "${command/ --distributed-rank 0 / --distributed-rank $rank }" ]] ||
+            die "$part, one of $world, is missing or was made by another command: run 5_decode.sh again"
+        all+=("$part")
+    done
+    sed -n 's/^D-//p' "${all[@]}" | LC_ALL=C sort -n | cut -f 1,3 >"$parts.txt.partial"
+    # Numbered from 0 without a gap, and as many as there are references.
+    cut -f 1 "$parts.txt.partial" | cmp -s - <(seq 0 $((sentences - 1))) ||
+        die "the translations in $parts are not those of the $sentences sentences of $REFERENCE: some are missing," \
+            "or it is the reference of another test set"
+    cut -f 2- "$parts.txt.partial" >"$parts.txt"
+    rm "$parts.txt.partial"
+}
+
+collect base
+collect knn
+for system in base knn; do
+    sacrebleu "$REFERENCE" -i "$WORK/$system.txt" -m bleu chrf -f text | sed "s/^/$system /"
+done | tee "$WORK/scores.txt.partial"
+mv "$WORK/scores.txt.partial" "$WORK/scores.txt"

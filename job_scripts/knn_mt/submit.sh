@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# All steps: submitted to Slurm, each waiting for the one before it; or, where there is no sbatch, run here and now.
+#
+#   ./submit.sh
+#   DOMAIN=koran ./submit.sh
+#   SETTINGS=my_settings.sh ./submit.sh
+#
+# Again after a failure: what is done is skipped. The last job leaves the scores in $WORK/scores.txt.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=common.sh
+source "$here/common.sh"
+need BASE DATA REFERENCE # now rather than hours later
+
+mkdir -p "$WORK/logs"
+export JOB_SCRIPTS=$here DOMAIN
+SETTINGS=$(realpath "$SETTINGS")
+export SETTINGS
+
+previous=''
+step() {
+    local script=$1
+    shift
+    if ! command -v sbatch >/dev/null; then
+        echo "--- $script"
+        bash "$here/$script"
+        return
+    fi
+    # Without kill-on-invalid-dep, what waits for a job that failed would wait for ever.
+    previous=$(sbatch --parsable --export=ALL --output="$WORK/logs/%x-%j.log" \
+        ${previous:+--dependency="afterok:$previous" --kill-on-invalid-dep=yes} \
+        "${EVERY_JOB[@]}" "$@" "$here/$script")
+    previous=${previous%%;*} # sites with several clusters append their name
+    echo "$script: job $previous"
+}
+
+array() {
+    local tasks=$1
+    shift
+    step "$@" --array="0-$((tasks - 1))" --output="$WORK/logs/%x-%A_%a.log"
+}
+
+[[ -z $TEXT ]] || step 1_binarise.sh
+array "$BUILD_TASKS" 2_build.sh "${MODEL_JOBS[@]}"
+step 3_index.sh "${INDEX_JOB[@]}"
+[[ $TUNE != yes ]] || step 4_tune.sh "${MODEL_JOBS[@]}"
+array "$DECODE_TASKS" 5_decode.sh "${MODEL_JOBS[@]}"
+step 6_score.sh
