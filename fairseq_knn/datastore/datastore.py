@@ -78,6 +78,11 @@ class Datastore(ABC):
         """Whether the keys are there; they may have been dropped when the index was built."""
 
     @property
+    @abstractmethod
+    def array_bytes(self) -> dict[str, int]:
+        """How large the files of its arrays are, by name."""
+
+    @property
     def foreign_index(self) -> Path | None:
         """The faiss index that another toolkit left beside its datastore."""
         return None

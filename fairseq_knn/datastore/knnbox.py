@@ -23,7 +23,7 @@ from fairseq_knn.storage.atomic import read_json
 # As knn-box writes numpy's and torch's names of types.
 _FLOATS = {"float16": np.float16, "float32": np.float32, "float": np.float32}
 _INDEXES = ("keys.faiss_index", "knn_index")  # of knn-box and of adaptive-knn-mt
-_MAKE_IT_AGAIN = "restore it from where it was made, or build a datastore with --knn-mode build_datastore"
+MAKE_IT_AGAIN = "restore it from where it was made, or build a datastore with --knn-mode build_datastore"
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class BareArray:
             DatastoreError: the file is missing or has another size.
         """
         if not self.path.exists():
-            raise DatastoreError(f"{self.path} is missing: {_MAKE_IT_AGAIN}")
+            raise DatastoreError(f"{self.path} is missing: {MAKE_IT_AGAIN}")
         if (size := self.path.stat().st_size) != self.bytes:
             raise DatastoreError(
                 f"{self.path} has {size:,} bytes, but {self.shape} numbers of type {np.dtype(self.dtype)} take "
-                f"{self.bytes:,}: {_MAKE_IT_AGAIN}"
+                f"{self.bytes:,}: {MAKE_IT_AGAIN}"
             )
 
     def map(self) -> np.ndarray:
@@ -88,6 +88,15 @@ class KnnboxDatastore(Datastore):
         Raises:
             DatastoreError: ``config.json`` is missing or damaged, or does not fit to the files.
         """
+        return cls(path, *cls.described(path))
+
+    @staticmethod
+    def described(path: Path) -> tuple[BareArray, BareArray]:
+        """Keys and values as ``config.json`` describes them; their files are not looked at.
+
+        Raises:
+            DatastoreError: ``config.json`` is missing or damaged.
+        """
         source = path / "config.json"
         try:
             config = read_json(source)
@@ -103,9 +112,9 @@ class KnnboxDatastore(Datastore):
         if keys.shape[0] != values.shape[0]:
             raise DatastoreError(
                 f"{source} names {keys.shape[0]:,} keys and {values.shape[0]:,} values, which must be as many: "
-                f"{_MAKE_IT_AGAIN}"
+                f"{MAKE_IT_AGAIN}"
             )
-        return cls(path, keys, values)
+        return keys, values
 
     @classmethod
     def undescribed(cls, path: Path, dimension: int, key_dtype: str) -> "KnnboxDatastore":
@@ -141,6 +150,10 @@ class KnnboxDatastore(Datastore):
     def has_keys(self) -> bool:
         return True
 
+    @property
+    def array_bytes(self) -> dict[str, int]:
+        return {"keys": self._keys.bytes, "values": self._values.bytes}
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 over shapes, types and values; the keys are too large to be read for it."""
@@ -154,7 +167,7 @@ class KnnboxDatastore(Datastore):
         if values.size and not 0 <= values.min() <= values.max() < 2**31:
             raise DatastoreError(
                 f"{self._values.path} holds numbers from {values.min()} to {values.max()}, which are no tokens: "
-                f"{_MAKE_IT_AGAIN}"
+                f"{MAKE_IT_AGAIN}"
             )
         return values.astype(np.int32)
 
@@ -176,15 +189,15 @@ def _described(path: Path, config: Any, name: str, dimensions: int) -> BareArray
         if name not in config["data_infos"]:
             raise DatastoreError(
                 f"{source} names no {name!r} among {', '.join(sorted(config['data_infos'])) or 'nothing'}: it is not "
-                f"the description of a datastore, or the build did not finish; {_MAKE_IT_AGAIN}"
+                f"the description of a datastore, or the build did not finish; {MAKE_IT_AGAIN}"
             )
         info = config["data_infos"][name]
         shape: Sequence[int] = [int(size) for size in info["shape"]]
         kind = str(info["dtype"])
     except (KeyError, TypeError, ValueError) as error:
-        raise DatastoreError(f"{source} does not describe a datastore ({error}): {_MAKE_IT_AGAIN}") from error
+        raise DatastoreError(f"{source} does not describe a datastore ({error}): {MAKE_IT_AGAIN}") from error
     if len(shape) < dimensions or any(size != 1 for size in shape[dimensions:]):
-        raise DatastoreError(f"{source} gives {name!r} the shape {shape}: {_MAKE_IT_AGAIN}")
+        raise DatastoreError(f"{source} gives {name!r} the shape {shape}: {MAKE_IT_AGAIN}")
     return BareArray(path / f"{name}.npy", tuple(shape[:dimensions]), _dtype(kind, source))
 
 
@@ -194,5 +207,5 @@ def _dtype(kind: str, source: Path) -> type:
     if name.startswith("int"):
         return np.int64  # knn-box widens all of them
     if name not in _FLOATS:
-        raise DatastoreError(f"{source} names the type {kind}, which no datastore has: {_MAKE_IT_AGAIN}")
+        raise DatastoreError(f"{source} names the type {kind}, which no datastore has: {MAKE_IT_AGAIN}")
     return _FLOATS[name]

@@ -1,6 +1,6 @@
 """From committed shards to a finished datastore."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from fairseq_knn.datastore.layout import array_path, commit_path, manifest_path, plan_path
@@ -22,18 +22,46 @@ def read_plan(root: Path) -> Plan | None:
         return None
 
 
-def committed(root: Path, shard: int) -> ShardRecord | None:
-    """The record of a shard, or ``None`` when it is not committed or its files are not as committed."""
+def begun(root: Path) -> Plan | None:
+    """The plan of the datastore that is unfinished in *root*; ``None`` when it is finished, or there is none.
+
+    Raises:
+        DatastoreError: the plan is damaged.
+    """
+    return None if manifest_path(root).exists() else read_plan(root)
+
+
+def commit_record(root: Path, shard: int) -> ShardRecord | None:
+    """The record of a shard, or ``None`` when it is not committed."""
     commit = commit_path(root, shard)
     try:
-        record = ShardRecord.from_json(read_json(commit), str(commit))
+        return ShardRecord.from_json(read_json(commit), str(commit))
     except (FileNotFoundError, UserError):
+        return None
+
+
+def committed(root: Path, shard: int) -> ShardRecord | None:
+    """The record of a shard, or ``None`` when it is not committed or its files are not as committed."""
+    record = commit_record(root, shard)
+    if record is None:
         return None
     for name, array in record.arrays.items():
         path = array_path(root, name, shard)
         if not path.exists() or path.stat().st_size != array.bytes:
             return None
     return record
+
+
+def how_to_finish(root: Path, plan: Plan, shards: Collection[int]) -> str:
+    """A sentence about an unfinished datastore, of which *shards* are there."""
+    missing = [shard for shard in range(plan.shards) if shard not in shards]
+    if not missing:
+        return f"all {plan.shards} shards of {root} are there, but it is not finished: run `fairseq-knn merge {root}`"
+    return (
+        f"{root} is unfinished: it has {plan.shards - len(missing)} of {plan.shards} shards; missing: "
+        f"{ranges(missing)}; run the command that builds it again (for each rank that did not finish), and after a "
+        f"build by several ranks `fairseq-knn merge {root}`"
+    )
 
 
 def merge(path: Path | str) -> Manifest:
@@ -59,7 +87,7 @@ def merge(path: Path | str) -> Manifest:
     if missing:
         raise DatastoreError(
             f"{root} has {plan.shards - len(missing)} of {plan.shards} shards; missing: "
-            f"{_ranges(missing)}: run the build command again (for each rank that did not finish), then "
+            f"{ranges(missing)}: run the build command again (for each rank that did not finish), then "
             "merge"
         )
     shards = tuple(record for record in records if record is not None)
@@ -88,7 +116,7 @@ def merge(path: Path | str) -> Manifest:
     return manifest
 
 
-def _ranges(numbers: Sequence[int]) -> str:
+def ranges(numbers: Iterable[int]) -> str:
     """``[0, 1, 2, 5]`` as ``0-2, 5`` (Slurm's notation for array tasks)."""
     parts: list[list[int]] = []
     for number in numbers:

@@ -1,9 +1,11 @@
-""".npy files written piece by piece, with their checksum taken on the way."""
+""".npy files written and read piece by piece, with their checksum taken on the way."""
 
+import errno
 import hashlib
 import io
 import math
-from collections.abc import Iterable
+import tokenize
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -47,3 +49,57 @@ def _blocks(header: bytes, pieces: Iterable[np.ndarray]) -> Iterable[memoryview]
     for piece in pieces:
         if piece.size:  # views of nothing cannot be cast
             yield np.ascontiguousarray(piece).data.cast("B")
+
+
+class NpyReader:
+    """An array that is read once, from its start to its end.
+
+    Args:
+        path: of the .npy file.
+        advance: called with the number of bytes after every piece (for a progress bar).
+
+    Raises:
+        ValueError: it does not begin like a .npy file.
+        OSError: it cannot be read (here and when pieces are read).
+    """
+
+    def __init__(self, path: Path, advance: Callable[[int], object]) -> None:
+        self._file = path.open("rb")
+        self._advance = advance
+        self._digest = hashlib.sha256()
+        try:
+            np.lib.format.read_magic(self._file)
+            self.shape, _, self.dtype = np.lib.format.read_array_header_1_0(self._file)
+            header = self._file.tell()
+            self._file.seek(0)
+            self._took(self._file.read(header))
+        # numpy reads the header as a Python literal, and not all that can go wrong then becomes a ValueError.
+        except (SyntaxError, TypeError, tokenize.TokenError) as error:
+            self.close()
+            raise ValueError(str(error)) from error
+        except BaseException:
+            self.close()
+            raise
+        self._left = self.shape[0] if self.shape else 0
+
+    def read(self, rows: int) -> np.ndarray:
+        """The next rows, at most *rows*; none at the end."""
+        piece: np.ndarray = np.empty((min(rows, self._left), *self.shape[1:]), self.dtype)
+        if piece.size:
+            block = piece.data.cast("B")
+            if self._file.readinto(block) < len(block):
+                raise OSError(errno.EIO, "it ends too early")
+            self._took(block)
+        self._left -= len(piece)
+        return piece
+
+    def _took(self, block: bytes | memoryview) -> None:
+        self._digest.update(block)
+        self._advance(len(block))
+
+    def digest(self) -> str:
+        """SHA-256 of what was read: of the file, when all rows were."""
+        return self._digest.hexdigest()
+
+    def close(self) -> None:
+        self._file.close()

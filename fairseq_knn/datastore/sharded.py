@@ -32,8 +32,12 @@ class ShardedDatastore(Datastore):
         self._dropped = dropped
 
     @classmethod
-    def open(cls, path: Path) -> "ShardedDatastore":
+    def open(cls, path: Path, *, check_files: bool = True) -> "ShardedDatastore":
         """Open a datastore and check that all its files are there in full size.
+
+        Args:
+            path: its directory.
+            check_files: whether to; without it only the manifest is read.
 
         Raises:
             DatastoreError: see :meth:`Datastore.load <fairseq_knn.datastore.Datastore.load>`.
@@ -53,7 +57,8 @@ class ShardedDatastore(Datastore):
             ) from None
         except UserError as error:
             raise DatastoreError(str(error)) from error
-        datastore._check_files()
+        if check_files:
+            datastore._check_files()
         return datastore
 
     def _check_files(self) -> None:
@@ -63,13 +68,11 @@ class ShardedDatastore(Datastore):
                     continue
                 file = array_path(self.path, name, shard)
                 try:
-                    size = file.stat().st_size
+                    fault = size_fault(file, array.bytes)
                 except PermissionError as error:
                     raise DatastoreError(f"{file} cannot be read ({error.strerror}): mend its permissions") from error
-                except OSError:
-                    raise self._damaged(f"{file.name} is missing") from None
-                if size != array.bytes:
-                    raise self._damaged(f"{file.name} has {size:,} bytes instead of {array.bytes:,}")
+                if fault:
+                    raise self._damaged(f"{file.name} {fault}")
 
     def arrays(self) -> Iterator[tuple[int, str, int]]:
         """Every array file there is, as (shard, name, bytes)."""
@@ -90,6 +93,7 @@ class ShardedDatastore(Datastore):
             raise self._damaged(f"{file.name} has checksum {short(found)} instead of {short(record.sha256)}")
 
     def verify_keys(self, shard: int) -> None:
+        self._require_keys()
         self.verify(shard, "keys")
 
     def _damaged(self, what: str) -> DatastoreError:
@@ -107,8 +111,20 @@ class ShardedDatastore(Datastore):
         return self.manifest.plan.key
 
     @property
+    def dropped(self) -> frozenset[str]:
+        """Names of the arrays that were deleted on purpose."""
+        return self._dropped
+
+    @property
     def has_keys(self) -> bool:
         return "keys" not in self._dropped
+
+    @property
+    def array_bytes(self) -> dict[str, int]:
+        sizes = dict.fromkeys(ARRAYS, 0)
+        for _, name, size in self.arrays():
+            sizes[name] += size
+        return sizes
 
     @cached_property
     def digest(self) -> str:
@@ -143,6 +159,21 @@ class ShardedDatastore(Datastore):
 
     def _open_keys(self, shard: int) -> np.ndarray:
         return self.shard_array("keys", shard)
+
+
+def size_fault(file: Path, expected: int) -> str:
+    """What is wrong if a file does not have *expected* bytes, else nothing.
+
+    Raises:
+        PermissionError: its size may not be asked for.
+    """
+    try:
+        size = file.stat().st_size
+    except PermissionError:
+        raise
+    except OSError:
+        return "is missing"
+    return "" if size == expected else f"has {size:,} bytes instead of {expected:,}"
 
 
 def dropped_arrays(path: Path) -> frozenset[str]:

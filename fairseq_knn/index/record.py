@@ -1,7 +1,7 @@
 """``index.json``: what an index was built from, and what it was measured to do."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from fairseq_knn.datastore import Datastore
 from fairseq_knn.datastore.layout import index_path, index_record_path
@@ -73,17 +73,8 @@ class IndexRecord:
             SearchIndexError: there is no finished index, it belongs to another state of the datastore,
                 or its file does not have the recorded size.
         """
-        remedy = f"`fairseq-knn build-index {datastore.path}`"
-        try:
-            content = read_json(index_record_path(datastore.path))
-        except FileNotFoundError:
-            raise SearchIndexError(
-                f"the datastore {datastore.path} has no search index: build one with {remedy}, or "
-                "pass --knn-backend torch for exact search without one"
-            ) from None
-        except UserError as error:
-            raise SearchIndexError(str(error)) from error
-        record = cls._from_json(content, datastore, remedy)
+        remedy = _remedy(datastore)
+        record = cls.read(datastore)
         found = record.settings
         if (found.datastore, found.entries, found.dimension) != (
             datastore.digest,
@@ -104,8 +95,22 @@ class IndexRecord:
         return record
 
     @classmethod
-    def _from_json(cls, content: dict[str, Any], datastore: Datastore, remedy: str) -> "IndexRecord":
-        source = index_record_path(datastore.path)
+    def read(cls, datastore: Datastore) -> "IndexRecord":
+        """Read ``index.json`` and compare it with nothing.
+
+        Raises:
+            SearchIndexError: there is no finished index, or the file is damaged.
+        """
+        source, remedy = index_record_path(datastore.path), _remedy(datastore)
+        try:
+            content = read_json(source)
+        except FileNotFoundError:
+            raise SearchIndexError(
+                f"the datastore {datastore.path} has no search index: build one with {remedy}, or "
+                "pass --knn-backend torch for exact search without one"
+            ) from None
+        except UserError as error:
+            raise SearchIndexError(str(error)) from error
         try:
             schema = content["settings"]["schema"]
             if schema != INDEX_SCHEMA:
@@ -119,15 +124,23 @@ class IndexRecord:
                 f"{source} does not describe a search index ({error}): build it again with {remedy}"
             ) from error
 
-    def verify(self, datastore: Datastore) -> None:
+    def verify(self, datastore: Datastore, advance: Callable[[int], object] = lambda _: None) -> None:
         """Compare ``index.faiss`` with its checksum.
+
+        Args:
+            datastore: whose index it is.
+            advance: called with the number of bytes after every block.
 
         Raises:
             SearchIndexError: they differ.
         """
         file = index_path(datastore.path)
-        if (digest := file_digest(file)) != self.sha256:
+        if (digest := file_digest(file, advance)) != self.sha256:
             raise SearchIndexError(
                 f"{file} is damaged: it has checksum {short(digest)} instead of {short(self.sha256)}; "
                 f"build it again with `fairseq-knn build-index {datastore.path}`"
             )
+
+
+def _remedy(datastore: Datastore) -> str:
+    return f"`fairseq-knn build-index {datastore.path}`"

@@ -5,6 +5,7 @@ import torch
 
 from fairseq_knn.datastore import Datastore
 from fairseq_knn.datastore.layout import sample_path
+from fairseq_knn.errors import DatastoreError
 from fairseq_knn.index.backend import SearchBackend
 from fairseq_knn.index.sampling import sample_entries
 
@@ -13,10 +14,27 @@ _AMONG = 8  # nearest
 
 
 def self_test_sample(datastore: Datastore) -> tuple[np.ndarray, np.ndarray]:
-    """A fixed sample of entries, int64 (n,), and their keys, (n, d); also when the other keys were dropped."""
+    """A fixed sample of entries, int64 (n,), and their keys, (n, d); also when the other keys were dropped.
+
+    Raises:
+        DatastoreError: what was kept of dropped keys is missing or damaged.
+    """
     sample = sample_entries(datastore.entries, SELF_TEST_KEYS, seed=1)
-    keys = datastore.gather_keys(sample) if datastore.has_keys else np.load(sample_path(datastore.path))
-    return sample, keys
+    return sample, datastore.gather_keys(sample) if datastore.has_keys else _kept_keys(datastore, len(sample))
+
+
+def _kept_keys(datastore: Datastore, count: int) -> np.ndarray:
+    file = sample_path(datastore.path)
+    try:
+        keys: np.ndarray = np.load(file)
+        if keys.shape != (count, datastore.dimension):
+            raise ValueError(f"shape {keys.shape} instead of {(count, datastore.dimension)}")
+    except (OSError, ValueError, EOFError) as error:
+        raise DatastoreError(
+            f"{file}, the keys that were kept to test the index with, cannot be read ({error}): restore it, or build "
+            "the datastore again with --knn-overwrite"
+        ) from error
+    return keys
 
 
 def keys_found(search: SearchBackend, datastore: Datastore) -> int:
