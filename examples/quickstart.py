@@ -73,15 +73,19 @@ class Quickstart:
     def run(self) -> None:
         started = time.monotonic()
         print(f"the commands below can be copied after: source {Path(sys.prefix) / 'bin' / 'activate'}")
-        self._corpora()
-        self._check_overlap()
-        self._binarise()
-        self._train_base()
+        self.prepare()
         self._base_row("it", "it", "test")
         for name in DOMAINS:
             self._domain(name)
         self._forgetting()
         self._write(time.monotonic() - started)
+
+    def prepare(self) -> None:
+        """Data of all domains, and the base model."""
+        self._corpora()
+        self._check_overlap()
+        self._binarise()
+        self._train_base()
 
     # --- data -------------------------------------------------------------------------------------
 
@@ -175,16 +179,23 @@ class Quickstart:
     def _domain(self, name: str) -> None:
         domain, _, split = name.partition("-")
         self._base_row(name, domain, split or "by book")
+        self.build(name)
+        output = self._generate(f"knn-{name}", name, f"--task translation_knn {self._settings(name)}")
+        self.rows.append(self._score(output, "kNN-MT", name, domain, split or "by book", name))
+
+    @property
+    def _task(self) -> str:
+        return f"--user-dir {USER_DIR} --task translation_knn --path {quote(self.base)} --cpu --no-progress-bar"
+
+    def build(self, name: str) -> None:
+        """The datastore of a domain and its index."""
         store = self.store(name)
-        task = f"--user-dir {USER_DIR} --task translation_knn --path {quote(self.base)} --cpu --no-progress-bar"
         self.flow.run(
             f"build-{name}",
-            f"fairseq-generate {quote(self.binary(name))} {task} --gen-subset train --score-reference "
+            f"fairseq-generate {quote(self.binary(name))} {self._task} --gen-subset train --score-reference "
             f"--knn-mode build_datastore --knn-datastore-path {quote(store)} --max-tokens 4096 --quiet",
         )
         self.flow.run(f"index-{name}", f"fairseq-knn build-index {quote(store)}")
-        output = self._generate(f"knn-{name}", name, f"--task translation_knn {self._settings(name, task)}")
-        self.rows.append(self._score(output, "kNN-MT", name, domain, split or "by book", name))
 
     def store(self, name: str) -> Path:
         return self.work / "datastores" / name
@@ -192,12 +203,12 @@ class Quickstart:
     def _tuned(self, name: str) -> Path:
         return self.work / "tuned" / f"{name}.json"
 
-    def _settings(self, name: str, task: str) -> str:
+    def _settings(self, name: str) -> str:
         """Choose k, lambda and temperature on the domain's validation data."""
         self._tuned(name).parent.mkdir(exist_ok=True)
         self.flow.run(
             f"tune-{name}",
-            f"fairseq-knn tune {quote(self.binary(name))} {task} --knn-datastore-path {quote(self.store(name))} "
+            f"fairseq-knn tune {quote(self.binary(name))} {self._task} --knn-datastore-path {quote(self.store(name))} "
             f"--gen-subset valid --max-tokens 4096 --output {quote(self._tuned(name))}",
         )
         return self._flags(name)
