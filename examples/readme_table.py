@@ -3,22 +3,24 @@
 import json
 from pathlib import Path
 
-from quickstart import markdown
-
 ROOT = Path(__file__).parent.parent
-BEGIN, END = "<!-- quickstart -->\n", "<!-- /quickstart -->"
+MARKER = "quickstart"
 
 
-def readme_with_table(readme: str, table: str) -> str:
-    """Replace what stands between the two markers."""
-    before, rest = readme.split(BEGIN)
-    return before + BEGIN + table + END + rest.split(END)[1]
+def between_markers(page: str, marker: str, text: str) -> str:
+    """Replace what stands between ``<!-- marker -->`` and ``<!-- /marker -->``."""
+    begin, end = f"<!-- {marker} -->\n", f"<!-- /{marker} -->"
+    before, rest = page.split(begin)
+    return before + begin + text + end + rest.split(end)[1]
 
 
 def main() -> None:
+    from quickstart import markdown
+
     rows = json.loads((ROOT / "results" / "quickstart.json").read_text(encoding="utf-8"))["rows"]
     path = ROOT / "README.md"
-    path.write_text(readme_with_table(path.read_text(encoding="utf-8"), markdown(rows)), encoding="utf-8")
+    readme = between_markers(path.read_text(encoding="utf-8"), MARKER, markdown(rows))
+    path.write_text(readme, encoding="utf-8")
 
 
 if __name__ == "__main__":

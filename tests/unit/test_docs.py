@@ -57,7 +57,7 @@ def test_readme_shows_the_measured_table(monkeypatch: pytest.MonkeyPatch) -> Non
     readme = (ROOT / "README.md").read_text()
     table = quickstart.markdown(rows)
     assert table == (ROOT / "results" / "quickstart.md").read_text()
-    assert readme_table.readme_with_table(readme, table) == readme
+    assert readme_table.between_markers(readme, readme_table.MARKER, table) == readme
 
 
 def test_results_have_the_promised_columns() -> None:
