@@ -86,7 +86,7 @@ class ValueContent:
 
     def faults(self) -> Iterator[str]:
         size = self._symbols.size
-        outside = "no token ids" if size is None else f"none of the {size:,} ids of the vocabulary"
+        outside = "no token id" if size is None else f"none of the {size:,} ids of the vocabulary"
         yield from self._outside.told("values", outside)
         yield from self._padding.told("values", f"{self._symbols.padding}, which is padding and never a target")
 
@@ -179,7 +179,7 @@ class Endings:
         unended = self._sentences - self._ended
         if unended or self._elsewhere:
             yield (
-                f"of {self._sentences:,} sentences {unended:,} do not end with the id {self._eos}, which is </s> in "
-                f"fairseq's dictionaries, and {self._elsewhere:,} entries within sentences have it: right only if the "
+                f"the id {self._eos}, which is </s> in fairseq's dictionaries, is missing at the end of {unended:,} of "
+                f"{self._sentences:,} sentences and found {self._elsewhere:,} times within them: right only if the "
                 "dictionary has other ids, or the text was binarised like that"
             )
