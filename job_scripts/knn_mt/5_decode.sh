@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Step 5: translates the test split, with the base model alone and with the datastore. An array: each task translates its
-# batches into $WORK/{base,knn}/part-RANK.txt, whose first line is the command. Started again, it skips parts that are
-# whole and made by the same command from the same model and datastore.
+# Step 5: translates the test split, with the base model alone and with the datastore. An array: each task translates
+# its batches into $WORK/{base,knn}/part-TASK.txt, whose first line is the command. Started again, it skips parts that
+# are whole and were made by the same command from the same model and datastore.
 #SBATCH --job-name=knn_mt_decode
 #SBATCH --requeue
 #SBATCH --open-mode=append
@@ -22,7 +22,7 @@ else
 fi
 
 decode() {
-    local part=$WORK/$1/part-$RANK.txt
+    local part=$WORK/$1/part-$task.txt
     local command=(fairseq-generate "${MODEL[@]}" "${SHARE[@]}" --gen-subset test --beam "$BEAM" --lenpen "$LENPEN"
         --max-len-a "$MAX_LEN_A" --max-len-b "$MAX_LEN_B" --max-tokens "$DECODE_MAX_TOKENS" "${TEXT_OPTIONS[@]}"
         --knn-datastore-path "$STORE" "${@:2}" "${MODEL_OPTIONS[@]}")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Step 6: puts the parts of all array tasks together in the order of the test set, makes sure that no sentence is missing, and
-# scores the text: $WORK/{base,knn}.txt, $WORK/scores.txt.
+# Step 6: puts the parts of all array tasks together in the order of the test set, makes sure that no sentence is
+# missing, and scores the text: $WORK/{base,knn}.txt, $WORK/scores.txt.
 #SBATCH --job-name=knn_mt_score
 #SBATCH --requeue
 set -euo pipefail
@@ -11,7 +11,7 @@ here=$(dirname "${BASH_SOURCE[0]}")
 source "$here/common.sh"
 need REFERENCE
 [[ -f $REFERENCE ]] || die "there is no reference $REFERENCE"
-sentences=$(wc -l <"$REFERENCE")
+sentences=$(awk 'END { print NR }' "$REFERENCE") # wc would not count a last line that does not end
 
 collect() {
     local parts=$WORK/$1 command world rank part all=()

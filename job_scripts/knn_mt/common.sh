@@ -17,6 +17,7 @@ need() {
 
 SETTINGS=${SETTINGS:-$here/settings.sh}
 [[ -f $SETTINGS ]] || die "there is no settings file $SETTINGS"
+SETTINGS=$(realpath "$SETTINGS") # a bare name would be looked for in PATH, too
 # shellcheck source=settings.sh
 source "$SETTINGS"
 need WORK
@@ -29,15 +30,15 @@ USER_DIR=$(fairseq-knn path) || die "fairseq-knn does not run: activate the envi
 [[ -z ${SLURM_CPUS_PER_TASK:-} ]] || export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK
 
 # This process's share: of an array, whatever number its tasks begin with; without an array, everything.
-RANK=0 WORLD=1
+task=0 tasks=1
 if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then
-    WORLD=$SLURM_ARRAY_TASK_COUNT
-    RANK=$(((SLURM_ARRAY_TASK_ID - ${SLURM_ARRAY_TASK_MIN:-0}) / ${SLURM_ARRAY_TASK_STEP:-1}))
-    ((RANK < WORLD)) || die "the numbers of the array tasks have gaps: submit the whole array, what is done is skipped"
+    tasks=$SLURM_ARRAY_TASK_COUNT
+    task=$(((SLURM_ARRAY_TASK_ID - ${SLURM_ARRAY_TASK_MIN:-0}) / ${SLURM_ARRAY_TASK_STEP:-1}))
+    ((task < tasks)) || die "the numbers of the array tasks have gaps: submit the whole array, what is done is skipped"
 fi
 # fairseq-generate takes these as plain data sharding, for building and for decoding; no process group is made.
 # shellcheck disable=SC2034
-SHARE=(--distributed-world-size "$WORLD" --distributed-rank "$RANK")
+SHARE=(--distributed-world-size "$tasks" --distributed-rank "$task")
 # shellcheck disable=SC2034
 MODEL=("$DATA" --source-lang "$SOURCE" --target-lang "$TARGET" --user-dir "$USER_DIR" --task translation_knn
     --path "$BASE" --no-progress-bar)
@@ -60,10 +61,10 @@ requeue() {
     # The number of the job alone would mean the whole array for that task of it which has the array's own number.
     local job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
     job=${job:-$SLURM_JOB_ID}
-    kill "$1"
+    kill "$1" || true
     wait "$1" || true # nothing may be writing when the job starts again
     ((${SLURM_RESTART_COUNT:-0} < MAX_RESTARTS)) ||
-        die "restarted $SLURM_RESTART_COUNT times and not done: raise the time limit, or MAX_RESTARTS in $SETTINGS"
+        die "restarted ${SLURM_RESTART_COUNT:-0} times and not done: raise the time limit, or MAX_RESTARTS in $SETTINGS"
     echo "time is nearly up: job $job goes back into the queue"
     scontrol requeue "$job"
     exit 0

@@ -13,9 +13,7 @@ source "$here/common.sh"
 need BASE DATA REFERENCE # now rather than hours later
 
 mkdir -p "$WORK/logs"
-export JOB_SCRIPTS=$here DOMAIN
-SETTINGS=$(realpath "$SETTINGS")
-export SETTINGS
+export JOB_SCRIPTS=$here SETTINGS DOMAIN
 
 previous=''
 step() {

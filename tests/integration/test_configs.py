@@ -1,0 +1,75 @@
+"""Every configuration file trains under the real fairseq-hydra-train."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationKeyError
+
+from tests import cli, toy
+
+CONFIGS = sorted((cli.ROOT / "configs").rglob("*.yaml"))
+
+# What the toy base is; two updates on the CPU.
+TINY = (
+    *("common.cpu=true", "common.fp16=false", "optimization.max_update=2", "optimization.update_freq=[1]"),
+    *("dataset.num_workers=0", "dataset.max_tokens=500"),
+    *(f"+model.{side}_layers=2" for side in ("encoder", "decoder")),
+    *(f"+model.{side}_embed_dim=64" for side in ("encoder", "decoder")),
+    *(f"+model.{side}_ffn_embed_dim=128" for side in ("encoder", "decoder")),
+    *(f"+model.{side}_attention_heads=2" for side in ("encoder", "decoder")),
+    "+model.share_decoder_input_output_embed=false",
+)
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(cli.ROOT / "configs"))
+
+
+def required(path: Path) -> list[str]:
+    """Keys that the file leaves to the user."""
+    config = OmegaConf.to_container(OmegaConf.load(path))
+    return [f"{g}.{key}" for g, group in config.items() for key, value in group.items() if str(value).startswith("${?")]
+
+
+def test_there_are_configurations() -> None:
+    assert CONFIGS
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name)
+def test_two_updates(path: Path, tmp_path: Path) -> None:
+    given = {
+        "common.user_dir": cli.PACKAGE,
+        "task.data": toy.DOMAIN,
+        "checkpoint.save_dir": tmp_path / "checkpoints",
+        "checkpoint.finetune_from_model": toy.BASE,
+    }
+    run = cli.run(
+        "fairseq-hydra-train",
+        *("--config-dir", path.parent, "--config-name", path.stem),
+        *(f"{key}={given[key]}" for key in required(path)),
+        *TINY,
+        directory=tmp_path,
+    )
+    assert run.status == 0, run.log[-2000:]
+    assert (tmp_path / "checkpoints" / "checkpoint_last.pt").exists()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoints"]
+    log = (tmp_path / "checkpoints" / "hydra_train.log").read_text()
+    assert "num_updates 2" in log
+    if "checkpoint.finetune_from_model" in required(path):
+        assert f"loading pretrained model from {toy.BASE}" in log
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name)
+def test_what_is_missing_is_named(path: Path) -> None:
+    """A bare ``???`` gives way to fairseq's defaults in silence, so the files do not use it."""
+    assert {"common.user_dir", "task.data", "checkpoint.save_dir"} <= set(required(path))
+    assert "???" not in OmegaConf.to_container(OmegaConf.load(path))["common"].values()
+    for key in required(path):
+        config = OmegaConf.load(path)
+        for other in required(path):
+            if other != key:
+                OmegaConf.update(config, other, "given")
+        with pytest.raises(InterpolationKeyError, match=key.replace(".", r"\.")):
+            OmegaConf.to_container(config, resolve=True)
+        assert f"{key}=" in path.read_text()  # the command at its head shows how it is given
