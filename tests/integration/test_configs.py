@@ -1,5 +1,6 @@
 """Every configuration file trains under the real fairseq-hydra-train."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -36,25 +37,38 @@ def test_there_are_configurations() -> None:
     assert CONFIGS
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, tuple[Path, cli.Run]]:
+    """Of every file: where it was trained, and how that ended. Two at a time: starting takes longest."""
+
+    def train(path: Path, directory: Path) -> cli.Run:
+        given = {
+            "common.user_dir": cli.PACKAGE,
+            "task.data": toy.DOMAIN,
+            "checkpoint.save_dir": "checkpoints",
+            "checkpoint.finetune_from_model": toy.BASE,
+        }
+        return cli.run(
+            "fairseq-hydra-train",
+            *("--config-dir", path.parent, "--config-name", path.stem),
+            *(f"{key}={given[key]}" for key in required(path)),
+            *TINY,
+            directory=directory,
+        )
+
+    directories = [tmp_path_factory.mktemp(path.stem) for path in CONFIGS]
+    with ThreadPoolExecutor(2) as pool:
+        runs = pool.map(train, CONFIGS, directories)
+    return dict(zip(CONFIGS, zip(directories, runs, strict=True), strict=True))
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=name)
-def test_two_updates(path: Path, tmp_path: Path) -> None:
-    given = {
-        "common.user_dir": cli.PACKAGE,
-        "task.data": toy.DOMAIN,
-        "checkpoint.save_dir": tmp_path / "checkpoints",
-        "checkpoint.finetune_from_model": toy.BASE,
-    }
-    run = cli.run(
-        "fairseq-hydra-train",
-        *("--config-dir", path.parent, "--config-name", path.stem),
-        *(f"{key}={given[key]}" for key in required(path)),
-        *TINY,
-        directory=tmp_path,
-    )
+def test_two_updates(path: Path, trained: dict[Path, tuple[Path, cli.Run]]) -> None:
+    directory, run = trained[path]
     assert run.status == 0, run.log[-2000:]
-    assert (tmp_path / "checkpoints" / "checkpoint_last.pt").exists()
-    assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoints"]
-    log = (tmp_path / "checkpoints" / "hydra_train.log").read_text()
+    assert (directory / "checkpoints" / "checkpoint_last.pt").exists()
+    assert [entry.name for entry in directory.iterdir()] == ["checkpoints"]  # nothing is left anywhere else
+    log = (directory / "checkpoints" / "hydra_train.log").read_text()
     assert "num_updates 2" in log
     if "checkpoint.finetune_from_model" in required(path):
         assert f"loading pretrained model from {toy.BASE}" in log
