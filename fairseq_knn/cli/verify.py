@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fairseq_knn.datastore.checking import Advance, Check, Finding, Vocabulary
+    from fairseq_knn.verification.findings import Advance, Check, Finding, Vocabulary
 
 NAME = "verify"
 HELP = "read a whole datastore and its index, and tell everything that is wrong"
@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from fairseq_knn.datastore.opening import open_check
-    from fairseq_knn.index.checking import index_bytes
+    from fairseq_knn.verification import open_check
+    from fairseq_knn.verification.index import index_bytes
 
     check = open_check(args.datastore, None if args.vocabulary is None else _vocabulary(args.vocabulary))
     total = check.bytes + (0 if check.datastore is None else index_bytes(check.datastore))
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _findings(check: "Check", advance: "Advance") -> "Iterator[Finding]":
-    from fairseq_knn.index.checking import index_findings
+    from fairseq_knn.verification.index import index_findings
 
     yield from check.findings(advance)
     if check.datastore is not None:
@@ -66,10 +66,10 @@ def _vocabulary(path: Path) -> "Vocabulary":
     """
     from fairseq.data import Dictionary
 
-    from fairseq_knn.datastore.checking import Vocabulary
-    from fairseq_knn.datastore.content import Symbols
     from fairseq_knn.errors import ConfigurationError
     from fairseq_knn.storage.digest import vocabulary_digest
+    from fairseq_knn.verification.content import Symbols
+    from fairseq_knn.verification.findings import Vocabulary
 
     try:
         dictionary = Dictionary.load(str(path))

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fairseq_knn.datastore.checking import Advance, Check, Finding, Vocabulary, block_rows
-from fairseq_knn.datastore.content import KeyContent, Symbols, ValueContent
 from fairseq_knn.datastore.knnbox import MAKE_IT_AGAIN, KnnboxDatastore
 from fairseq_knn.errors import DatastoreError
+from fairseq_knn.verification.content import KeyContent, Symbols, ValueContent
+from fairseq_knn.verification.findings import Advance, Check, Finding, Vocabulary, block_rows
 
 
 class KnnboxCheck(Check):

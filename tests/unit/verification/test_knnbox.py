@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fairseq_knn.datastore import Datastore, checking
-from fairseq_knn.datastore.checking import Vocabulary
-from fairseq_knn.datastore.content import Symbols
+from fairseq_knn.datastore import Datastore
 from fairseq_knn.datastore.description import describe
-from fairseq_knn.datastore.opening import open_check
 from fairseq_knn.errors import DatastoreError
+from fairseq_knn.verification import findings, open_check
+from fairseq_knn.verification.content import Symbols
+from fairseq_knn.verification.findings import Vocabulary
 
 ENTRIES, DIMENSION = 30, 4
 DICTIONARY = Vocabulary(Symbols(50), "", "dict.en.txt")
@@ -20,7 +20,7 @@ DICTIONARY = Vocabulary(Symbols(50), "", "dict.en.txt")
 
 @pytest.fixture(params=["float16", "float32"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(checking, "_BLOCK_BYTES", 64)
+    monkeypatch.setattr(findings, "_BLOCK_BYTES", 64)
     rng = np.random.default_rng(0)
     rng.normal(size=(ENTRIES, DIMENSION)).astype(request.param).tofile(tmp_path / "keys.npy")
     rng.integers(4, 50, ENTRIES).tofile(tmp_path / "vals.npy")
@@ -33,8 +33,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def found(path: Path, vocabulary: Vocabulary | None = None, *, faults: bool = True) -> list[str]:
-    findings = open_check(path, vocabulary).findings(lambda _: None)
-    return [finding.text for finding in findings if finding.fault == faults]
+    told = open_check(path, vocabulary).findings(lambda _: None)
+    return [finding.text for finding in told if finding.fault == faults]
 
 
 def open_arrays(store: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -4,8 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from fairseq_knn.datastore.content import Symbols
 from fairseq_knn.datastore.datastore import Datastore
+from fairseq_knn.verification.content import Symbols
 
 Advance = Callable[[int], object]
 

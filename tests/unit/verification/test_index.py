@@ -10,9 +10,9 @@ import pytest
 
 from fairseq_knn.datastore import Datastore
 from fairseq_knn.index.build import build_index
-from fairseq_knn.index.checking import index_bytes, index_findings
 from fairseq_knn.index.description import describe_index, kind_of
 from fairseq_knn.index.dropping import drop_keys
+from fairseq_knn.verification.index import index_bytes, index_findings
 from tests.damage import flip, rewrite
 from tests.support import write_datastore
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fairseq_knn.datastore import Datastore, DatastoreWriter, checking
-from fairseq_knn.datastore.checking import Vocabulary
-from fairseq_knn.datastore.content import Symbols
+from fairseq_knn.datastore import Datastore, DatastoreWriter
 from fairseq_knn.datastore.description import describe, describe_begun
 from fairseq_knn.datastore.layout import ARRAYS, array_path, commit_path, manifest_path
 from fairseq_knn.datastore.merging import begun
-from fairseq_knn.datastore.opening import open_check
 from fairseq_knn.errors import DatastoreError
+from fairseq_knn.verification import findings, open_check
+from fairseq_knn.verification.content import Symbols
+from fairseq_knn.verification.findings import Vocabulary
 from tests.damage import change_manifest, flip, rewrite
 from tests.support import write_datastore
 from tests.unit.datastore.corpus import Corpus
@@ -41,7 +41,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(params=[12, 1 << 20], ids=["rows of one", "whole shards"])
 def block_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Blocks of one row and of all: what is found does not depend on where they end."""
-    monkeypatch.setattr(checking, "_BLOCK_BYTES", request.param)
+    monkeypatch.setattr(findings, "_BLOCK_BYTES", request.param)
     return int(request.param)
 
 
@@ -53,9 +53,9 @@ def store(whole: Path, tmp_path: Path, block_bytes: int) -> Path:
 
 def found(path: Path, vocabulary: Vocabulary | None = None, *, faults: bool = True) -> list[str]:
     """Faults, or else remarks, of which each is one line."""
-    findings = list(open_check(path, vocabulary).findings(lambda _: None))
-    assert not any("\n" in finding.text for finding in findings)
-    return [finding.text for finding in findings if finding.fault == faults]
+    told = list(open_check(path, vocabulary).findings(lambda _: None))
+    assert not any("\n" in finding.text for finding in told)
+    return [finding.text for finding in told if finding.fault == faults]
 
 
 def the_fault(path: Path) -> str:

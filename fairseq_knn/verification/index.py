@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 import torch
 
 from fairseq_knn.datastore import Datastore
-from fairseq_knn.datastore.checking import Finding
 from fairseq_knn.datastore.layout import index_path, index_record_path
 from fairseq_knn.errors import UserError
 from fairseq_knn.index.record import IndexRecord
+from fairseq_knn.verification.findings import Finding
 
 _NPROBE = 32  # lists to look into where nobody noted how many the index was measured with
 

@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from fairseq_knn.datastore.checking import Advance, Check, Finding, Vocabulary, block_rows
-from fairseq_knn.datastore.content import Endings, KeyContent, SentenceContent, Symbols, ValueContent
 from fairseq_knn.datastore.layout import ARRAYS, array_path, commit_path, manifest_path
 from fairseq_knn.datastore.manifest import Manifest, ShardRecord
 from fairseq_knn.datastore.merging import begun, commit_record, how_to_finish
-from fairseq_knn.datastore.shard_reader import ShardReader
 from fairseq_knn.datastore.sharded import ShardedDatastore
 from fairseq_knn.storage.digest import short
+from fairseq_knn.verification.content import Endings, KeyContent, SentenceContent, Symbols, ValueContent
+from fairseq_knn.verification.findings import Advance, Check, Finding, Vocabulary, block_rows
+from fairseq_knn.verification.shard_reader import ShardReader
 
 
 class ShardedCheck(Check):
