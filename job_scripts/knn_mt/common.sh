@@ -18,7 +18,7 @@ need() {
 SETTINGS=${SETTINGS:-$here/settings.sh}
 [[ -f $SETTINGS ]] || die "there is no settings file $SETTINGS"
 SETTINGS=$(realpath "$SETTINGS") # a bare name would be looked for in PATH, too
-# shellcheck source=settings.sh
+# shellcheck source-path=SCRIPTDIR source=settings.sh
 source "$SETTINGS"
 need WORK
 # shellcheck disable=SC2034  # for the scripts

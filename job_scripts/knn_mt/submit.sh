@@ -8,7 +8,7 @@
 # Again after a failure: what is done is skipped. The last job leaves the scores in $WORK/scores.txt.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-# shellcheck source=common.sh
+# shellcheck source-path=SCRIPTDIR source=common.sh
 source "$here/common.sh"
 need BASE DATA REFERENCE # now rather than hours later
 
