@@ -25,13 +25,16 @@ class Workflow:
 
     Args:
         directory: where logs go; a command's log appears under its name when it has succeeded.
+
+    Attributes:
+        environment: of the commands; the programs of this interpreter's environment come first.
     """
 
     def __init__(self, directory: Path) -> None:
         self.logs = directory / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
-        self._environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
-        self._environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        self.environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
+        self.environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
     def run(self, name: str, command: str) -> str:
         """Run a shell command, show the telling lines of its output, and return all of it.
@@ -60,7 +63,7 @@ class Workflow:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
-                env=self._environment,
+                env=self.environment,
             )
             assert process.stdout is not None
             for line in process.stdout:
