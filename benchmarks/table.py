@@ -13,10 +13,11 @@ def markdown(results: dict[str, Any]) -> str:
     Args:
         results: the content of results/benchmarks.json.
     """
+    prefix = f" The measured commands were run with `{results['prefix']}`." if results["prefix"] else ""
     described = [f"- **{name}**: {description}." for name, description in results["settings"].items()]
     return "\n".join(
         [
-            f"Machine: {results['machine']}.",
+            f"Machine: {results['machine']}.{prefix}",
             "",
             *described,
             "",
