@@ -61,9 +61,12 @@ class KnnConfig(FairseqDataclass):
         default="auto",
         metadata={"help": "where keys, values and index live; auto: the GPU if there is one"},
     )
-    knn_nprobe: int = field(
-        default=32,
-        metadata={"help": "lists of an inverted index that are searched: more is slower and finds more"},
+    knn_nprobe: Optional[int] = field(  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "lists of an inverted index that are searched (default: as many as build-index found to be enough, "
+            "at most 32; 32 for an index of knn-box)"
+        },
     )
     knn_load: ChoiceEnum(LOADS) = field(  # type: ignore[valid-type]
         default="mmap",
@@ -111,7 +114,7 @@ def check_config(config: KnnConfig) -> None:
         ConfigurationError: a setting is out of its range.
     """
     for name, least in (("knn_k", 1), ("knn_nprobe", 1), ("knn_shard_sentences", 1)):
-        if (value := getattr(config, name)) < least:
+        if (value := getattr(config, name)) is not None and value < least:
             raise ConfigurationError(f"--{name.replace('_', '-')} is {value}, but must be at least {least}")
     threshold = config.knn_skip_threshold
     if threshold is not None and not 0 < threshold <= 1:
