@@ -20,7 +20,7 @@ from fairseq_knn.index import BACKENDS, SearchBackend, open_backend
 from fairseq_knn.index.sampling import sample_entries
 
 _QUERIES, _BATCH, _PASSES = 1024, 128, 3
-_K, _NPROBE = 8, 32
+_K = 8
 _TOLERANCE = 1e-5  # relative; between two float32 sums in different order
 
 
@@ -35,7 +35,7 @@ def measure(store: Path, queries: Path, device: str, backend: str) -> dict[str, 
     rows = torch.from_numpy(wanted.gather_keys(sample_entries(wanted.entries, _QUERIES, seed=1))).float()
     datastore = Datastore.load(store)
     own, mapped = resident()
-    search = open_backend(datastore, backend=backend, device=device, nprobe=_NPROBE)
+    search = open_backend(datastore, backend=backend, device=device)
     ids = _search(search, rows)[0]  # the first pass reads what is mapped
     times = [milliseconds for _ in range(_PASSES) for milliseconds in _search(search, rows)[1]]
     own_now, mapped_now = resident()
