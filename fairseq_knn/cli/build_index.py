@@ -63,10 +63,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from fairseq_knn.datastore import Datastore
     from fairseq_knn.index.build import build_index
-    from fairseq_knn.index.dropping import drop_keys
+    from fairseq_knn.index.dropping import drop_keys, droppable
 
     _check(args)
     datastore = Datastore.load(args.datastore)
+    if args.drop_keys:
+        droppable(datastore)
     build_index(
         datastore,
         args.knn_index,

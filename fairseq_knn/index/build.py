@@ -74,6 +74,7 @@ def build_index(
         finished = None if overwrite else _finished(datastore, settings)
         checkpoint = Checkpoint(datastore.path, settings, fresh=overwrite)
         if finished is None:
+            datastore.require_keys()
             index, digest = fill(datastore, settings, empty, checkpoint, say, quiet=report is None)
             size = checkpoint.bytes
         elif _is_measured(finished, empty, nprobe, k) and finished.recall >= min_recall:
