@@ -54,6 +54,8 @@ class Augmentation:
             wanted = self._wanted(model_log_probs, padding)
             state.found = (place, self.retriever.retrieve(query, wanted))
         neighbours = state.found[1]
+        if isinstance(self.combiner, nn.Module):
+            self.combiner.to(query.device)
         mixture = self.combiner.mixture(query, neighbours, model_log_probs)
         return mix(model_log_probs, neighbours.values, mixture, least=least)
 

@@ -6,12 +6,13 @@ from typing import Any
 
 from torch import nn
 
-from fairseq_knn.combiners import COMBINERS
+from fairseq_knn.combiners import TrainedCombiner
 from fairseq_knn.datastore import Datastore
-from fairseq_knn.errors import ConfigurationError, DatastoreError
+from fairseq_knn.errors import CombinerError, ConfigurationError, DatastoreError
 from fairseq_knn.models.knn_decoder import Augmentation, augment, knn_decoder
 from fairseq_knn.retrieval import Retriever
 from fairseq_knn.storage.digest import short, vocabulary_digest
+from fairseq_knn.tasks.knn_combiner import make_combiner
 from fairseq_knn.tasks.knn_config import KnnConfig
 
 logger = logging.getLogger("fairseq_knn")
@@ -31,7 +32,7 @@ class KnnSession:
     def __init__(self, config: KnnConfig, datastores: Sequence[Datastore] = ()) -> None:
         self.config = config
         self.building = config.knn_mode == "build_datastore"
-        self._combiner = COMBINERS[config.knn_combiner](weight=config.knn_lambda, temperature=config.knn_temperature)
+        self._combiner = make_combiner(config)
         self._datastores = list(datastores)
         self._models: list[nn.Module] = []
         self._augmentations: dict[int, Augmentation | None] = {}
@@ -97,6 +98,7 @@ class KnnSession:
         if self.building or self._augmentations:
             return
         self._check_vocabulary(vocabulary)
+        self._check_combiner(len(vocabulary))
         assignment = self._assign()
         for model, stores in zip(self._models, assignment, strict=True):
             self._augmentations[id(model)] = self._open(stores)
@@ -114,9 +116,11 @@ class KnnSession:
         if self._combiner.ignores_neighbours:
             logger.info("the neighbours have weight 0: translating with the model alone")
             return None
+        combiner = self._combiner
         retriever = Retriever(
             stores,
-            k=config.knn_k,
+            k=combiner.max_k or config.knn_k,
+            with_keys=combiner.needs_keys,
             backend=config.knn_backend,
             device=config.knn_device,
             nprobe=config.knn_nprobe,
@@ -124,7 +128,7 @@ class KnnSession:
         )
         for store in stores:
             logger.info(f"using {store.path}: {store.entries:,} entries of dimension {store.dimension}")
-        return Augmentation(self._combiner, retriever, config.knn_skip_threshold)
+        return Augmentation(combiner, retriever, config.knn_skip_threshold)
 
     def _assign(self) -> list[list[Datastore]]:
         """The datastores of each model: those it built itself."""
@@ -185,6 +189,28 @@ class KnnSession:
         """What searches, one for each model that consults datastores."""
         return [a.retriever for a in self._augmentations.values() if a is not None]
 
+    def _check_combiner(self, vocabulary: int) -> None:
+        """Whether a trained combiner has the sizes of the datastores.
+
+        Raises:
+            CombinerError: it has others.
+        """
+        combiner = self._combiner
+        if not isinstance(combiner, TrainedCombiner):
+            return
+        if combiner.probability_dim != vocabulary:
+            raise CombinerError(
+                f"the combiner in {self.config.knn_combiner_path} was trained with {combiner.probability_dim:,} target "
+                f"symbols, the data has {vocabulary:,}: use the one that was trained for this model"
+            )
+        for store in self._datastores:
+            if combiner.query_dim not in (None, store.dimension):
+                raise CombinerError(
+                    f"the combiner in {self.config.knn_combiner_path} was trained with keys of dimension "
+                    f"{combiner.query_dim}, those of {store.path} have dimension {store.dimension}: use the one that "
+                    "was trained with this datastore"
+                )
+
     def statistics(self) -> dict[str, Any]:
         """What the searches of this run cost, for the closing line."""
         augmentations = [a for a in self._augmentations.values() if a is not None]
@@ -198,7 +224,7 @@ class KnnSession:
             "knn_searches": searches,
             "knn_queries": sum(s.queries for s in opened),
             "knn_lambda": self.config.knn_lambda,
-            "knn_k": self.config.knn_k,
+            "knn_k": self.retrievers[0].k,
         }
         if self.config.knn_skip_threshold is not None:
             positions = sum(a.positions for a in augmentations)
