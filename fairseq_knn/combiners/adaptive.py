@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fairseq_knn.combiners.base import Mixture
-from fairseq_knn.combiners.features import network_input
+from fairseq_knn.combiners.features import finite_distances, network_input
 from fairseq_knn.combiners.trained import TrainedCombiner
 from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.retrieval.neighbours import Neighbours
@@ -46,6 +46,7 @@ class AdaptiveCombiner(TrainedCombiner):
     kind = "adaptive"
     knnbox_weights = "adaptive_combiner.pt"
 
+    max_k: int
     outside: Tensor
 
     def __init__(
@@ -85,11 +86,11 @@ class AdaptiveCombiner(TrainedCombiner):
     def _network(self, outputs: int) -> nn.Sequential:
         """Two layers; small weights at first, for distances are large (knn-box's initialisation)."""
         inputs = 2 * self.max_k if self.label_counts else self.max_k
-        network = nn.Sequential(nn.Linear(inputs, self.hidden), nn.Tanh(), nn.Linear(self.hidden, outputs))
-        nn.init.xavier_normal_(network[0].weight[:, : self.max_k], gain=0.01)
+        first = nn.Linear(inputs, self.hidden)
+        nn.init.xavier_normal_(first.weight[:, : self.max_k], gain=0.01)
         if self.label_counts:
-            nn.init.xavier_normal_(network[0].weight[:, self.max_k :], gain=0.1)
-        return network
+            nn.init.xavier_normal_(first.weight[:, self.max_k :], gain=0.1)
+        return nn.Sequential(first, nn.Tanh(), nn.Linear(self.hidden, outputs))
 
     def config(self) -> dict[str, Any]:
         names = ("max_k", "probability_dim", "form", "temperature", "k", "weight", "hidden", "label_counts")
@@ -113,12 +114,13 @@ class AdaptiveCombiner(TrainedCombiner):
             temperature = self.temperature or 1.0
             if self.to_temperature is not None:
                 temperature = self.to_temperature(seen).sigmoid()
-        distances = neighbours.distances
+        distances = finite_distances(neighbours)
         scores = (distances.amin(dim=-1, keepdim=True) - distances) / temperature
-        missing = (~found).unsqueeze(-2) | self.outside  # (..., sets, K)
-        scores = torch.where(any_found, scores, 0.0).unsqueeze(-2).masked_fill(missing, -torch.inf)
-        # A set of which nothing is found has no distribution; all of them have one if anything is found at all.
-        log_each = torch.where(any_found.unsqueeze(-1), scores, 0.0).log_softmax(dim=-1)
+        # The nearest neighbour is in every set, so each has a distribution if anything is found at all.
+        left_out = ((~found & any_found).unsqueeze(-2) | self.outside).broadcast_to(*log_sets.shape, self.max_k)
+        log_each = scores.unsqueeze(-2).masked_fill(left_out, -torch.inf).log_softmax(dim=-1)
+        # What is missing is in no set at all: a sum over none has no gradient.
+        log_each = log_each.masked_fill(~found.unsqueeze(-2), 0.0)
         log_weights = (log_sets.unsqueeze(-1) + log_each).logsumexp(dim=-2).masked_fill(~found, -torch.inf)
         return Mixture(log_weights, weight * any_found)
 

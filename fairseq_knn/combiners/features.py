@@ -27,5 +27,6 @@ def distinct_values(neighbours: Neighbours) -> Tensor:
 
 
 def network_input(neighbours: Neighbours) -> Tensor:
-    """``[d_1..d_k; c_1..c_k]``, float32 (..., 2 k)."""
-    return torch.cat([finite_distances(neighbours), distinct_values(neighbours).float()], dim=-1)
+    """``[d_1..d_k; c_1..c_k]``, (..., 2 k) in the type of the distances."""
+    distances = finite_distances(neighbours)
+    return torch.cat([distances, distinct_values(neighbours).to(distances)], dim=-1)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fairseq_knn.combiners.base import Mixture
+from fairseq_knn.combiners.features import finite_distances
 from fairseq_knn.combiners.trained import TrainedCombiner
 from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.retrieval.neighbours import Neighbours
@@ -23,8 +24,8 @@ KERNELS = {"laplacian": 10.0, "gaussian": 100.0}
 class KernelSmoothedCombiner(TrainedCombiner):
     """Weighs neighbours by a kernel of learned bandwidth, and all of them by a learned lambda.
 
-    ``s = exp(w [q; mean_i k_i] + b)``; weights ``softmax(-d / s)`` (gaussian) or ``softmax(-sqrt(d) / s)`` (laplacian) of
-    the squared distances d; ``lambda = sigmoid(MLP [q; sum_i weight_i k_i])``.
+    ``s = exp(w [q; mean_i k_i] + b)``; weights ``softmax(-d / s)`` (gaussian) or ``softmax(-sqrt(d) / s)`` (laplacian)
+    of the squared distances d; ``lambda = sigmoid(MLP [q; sum_i weight_i k_i])``.
 
     Args:
         query_dim: dimension of queries and keys, d.
@@ -58,16 +59,19 @@ class KernelSmoothedCombiner(TrainedCombiner):
         assert neighbours.keys is not None, "the retriever was not asked for keys"
         found = neighbours.found
         any_found = found.any(dim=-1, keepdim=True)
-        query = query.float()
-        keys = neighbours.keys.float().masked_fill(~found.unsqueeze(-1), 0.0)
+        # float32, whatever the model computes in.
+        precision = self.log_bandwidth.weight.dtype
+        query = query.to(precision)
+        keys = neighbours.keys.to(precision).masked_fill(~found.unsqueeze(-1), 0.0)
         mean = keys.sum(dim=-2) / found.sum(dim=-1, keepdim=True).clamp(min=1)
         bandwidth = self.log_bandwidth(torch.cat([query, mean], dim=-1)).exp()
-        distances = neighbours.distances.clamp(min=0)
+        distances = finite_distances(neighbours).clamp(min=0)
         if self.kernel == "laplacian":
             distances = distances.sqrt()
         scores = (distances.amin(dim=-1, keepdim=True) - distances) / bandwidth
-        scores = torch.where(any_found, scores, 0.0).masked_fill(~found & any_found, -torch.inf)
-        log_weights = scores.log_softmax(dim=-1).masked_fill(~found, -torch.inf)
+        log_weights = (
+            scores.masked_fill(~found & any_found, -torch.inf).log_softmax(dim=-1).masked_fill(~found, -torch.inf)
+        )
         smoothed = (log_weights.exp().unsqueeze(-1) * keys).sum(dim=-2)
         weight = self.to_lambda(torch.cat([query, smoothed], dim=-1)).sigmoid()
         return Mixture(log_weights, weight * any_found)

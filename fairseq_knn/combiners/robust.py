@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fairseq_knn.combiners.base import Mixture
-from fairseq_knn.combiners.features import network_input
+from fairseq_knn.combiners.features import finite_distances, network_input
 from fairseq_knn.combiners.trained import TrainedCombiner
 from fairseq_knn.retrieval.neighbours import Neighbours
 
@@ -34,6 +34,8 @@ class RobustCombiner(TrainedCombiner):
     knnbox_weights = "robust_combiner.pt"
     needs_key_log_probs = True
 
+    max_k: int
+
     def __init__(
         self, max_k: int, probability_dim: int, hidden: int = 32, hidden_calibration: int = 4, top: int = 8
     ) -> None:
@@ -51,7 +53,7 @@ class RobustCombiner(TrainedCombiner):
         assert neighbours.key_log_probs is not None, "the retriever was not asked for p(v|k)"
         found = neighbours.found
         any_found = found.any(dim=-1, keepdim=True)
-        at_key = neighbours.key_log_probs.float().clamp(min=_LEAST).masked_fill(~found, _LEAST)
+        at_key = neighbours.key_log_probs.to(log_probs).clamp(min=_LEAST).masked_fill(~found, _LEAST)
         at_query = log_probs.gather(-1, neighbours.values).clamp(min=_LEAST).masked_fill(~found, _LEAST)
         best = log_probs.topk(self.top, dim=-1).values.clamp(min=_LEAST)
         calibration = self.calibration(torch.stack([at_key, at_query], dim=-1)).squeeze(-1)
@@ -59,10 +61,11 @@ class RobustCombiner(TrainedCombiner):
         against = self.model_score(torch.cat([best, at_key, at_query], dim=-1))
         # softmax over the two scores
         weight = (score - against).sigmoid()
-        distances = neighbours.distances
+        distances = finite_distances(neighbours)
         scores = (distances.amin(dim=-1, keepdim=True) - distances) * inverse_temperature.sigmoid() + calibration
-        scores = torch.where(any_found, scores, 0.0).masked_fill(~found & any_found, -torch.inf)
-        log_weights = scores.log_softmax(dim=-1).masked_fill(~found, -torch.inf)
+        log_weights = (
+            scores.masked_fill(~found & any_found, -torch.inf).log_softmax(dim=-1).masked_fill(~found, -torch.inf)
+        )
         return Mixture(log_weights, weight * any_found)
 
     @classmethod
