@@ -2,8 +2,7 @@
 
 Distribution calibration (equation 4) adds to every neighbour a term made of ``p(v_i | k_i)``, what the model gave the
 neighbour's token in its own place, and ``p(v_i | q)``, what it gives it here. Weight prediction (equations 5 to 7)
-compares a score of the neighbours with one of the model. ``p(v_i | k_i)`` does not depend on the query and is stored
-with the datastore.
+compares a score of the neighbours with one of the model.
 """
 
 from typing import Any, Self
@@ -32,6 +31,7 @@ class RobustCombiner(TrainedCombiner):
 
     kind = "robust"
     knnbox_weights = "robust_combiner.pt"
+    needs_keys = True  # p(v|k) is made of them
     needs_key_log_probs = True
 
     max_k: int

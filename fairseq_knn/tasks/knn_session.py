@@ -101,7 +101,7 @@ class KnnSession:
         self._check_combiner(len(vocabulary))
         assignment = self._assign()
         for model, stores in zip(self._models, assignment, strict=True):
-            self._augmentations[id(model)] = self._open(stores)
+            self._augmentations[id(model)] = self._open(stores, model)
 
     def _augmentation(self, model: nn.Module) -> Augmentation | None:
         if self.building:
@@ -111,12 +111,17 @@ class KnnSession:
             self.prepare(knn_decoder(model).dictionary.symbols)
         return self._augmentations[id(model)]
 
-    def _open(self, stores: list[Datastore]) -> Augmentation | None:
+    def _open(self, stores: list[Datastore], model: nn.Module) -> Augmentation | None:
         config = self.config
         if self._combiner.ignores_neighbours:
             logger.info("the neighbours have weight 0: translating with the model alone")
             return None
         combiner = self._combiner
+        if combiner.needs_key_log_probs and self.key != "decoder_output":
+            raise ConfigurationError(
+                f"a {combiner.kind} combiner weighs what the model makes of the keys, which are {self.key} here: it "
+                "works with datastores of decoder_output alone"
+            )
         retriever = Retriever(
             stores,
             k=combiner.max_k or config.knn_k,
@@ -128,7 +133,7 @@ class KnnSession:
         )
         for store in stores:
             logger.info(f"using {store.path}: {store.entries:,} entries of dimension {store.dimension}")
-        return Augmentation(combiner, retriever, config.knn_skip_threshold)
+        return Augmentation(combiner, retriever, config.knn_skip_threshold, knn_decoder(model).knn_project)
 
     def _assign(self) -> list[list[Datastore]]:
         """The datastores of each model: those it built itself."""
