@@ -6,15 +6,17 @@ PYTHON ?= python3 python3.12 python3.11
 # Test processes side by side; each gets one thread.
 JOBS ?= 2
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 BIN := $(VENV)/bin
 QUICKSTART := $(BIN)/python examples/quickstart.py
 
-.PHONY: help venv quickstart test lint format clean distclean
+.PHONY: help venv quickstart bench test lint format clean distclean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make quickstart  build a datastore and translate with it, on a small model, on this machine"
+	@echo "make bench       measure speed, memory and recall; writes docs/benchmarks.md (about two hours on 2 cores)"
 	@echo "make test        lint, then all tests"
 	@echo "make lint        ruff and mypy"
 	@echo "make format      let ruff lay out the code and mend what it can"
@@ -24,6 +26,7 @@ help:
 	@echo
 	@echo "PYTHON=/path/to/python3.11  the interpreter to make $(VENV) with (3.11 or 3.12)"
 	@echo "PYTEST_ARGS='-k name -x'    more arguments for pytest;  JOBS=$(JOBS)  test processes"
+	@echo "BENCH_ARGS='--rounds 9'     arguments for the benchmarks (--help lists them)"
 
 venv: $(VENV)/.ready
 
@@ -33,6 +36,9 @@ $(VENV)/.ready: pyproject.toml setup.py fairseq_knn/version.py tools/set_up.sh
 
 quickstart: venv
 	$(QUICKSTART)
+
+bench: venv
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations 10 $(PYTEST_ARGS)
@@ -48,7 +54,7 @@ format: venv
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
-	find fairseq_knn tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	find fairseq_knn tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean
 	rm -rf $(VENV)

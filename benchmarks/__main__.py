@@ -25,6 +25,7 @@ def measure(work: Path, quickstart: Path, rounds: int, prefix: str, factor: int)
     meter = Meter(work / "measured", flow.environment, rounds, prefix)
     return {
         "machine": machine.describe(),
+        "prefix": prefix,
         "settings": {setting.name: setting.description for setting in settings},
         "decoding": [row for setting in settings for row in decoding.compare(setting, flow, meter)],
         "building": [building.compare(setting, work, meter) for setting in settings],

@@ -10,6 +10,7 @@ from benchmarks.setting import Setting
 from benchmarks.stock_output import LOADING, read_run, require_equal
 
 _OPTIONS = "--gen-subset train --score-reference --max-tokens 4096 --required-batch-size-multiple 1"
+_ROUNDS = 3
 SCORING, BUILDING = "scoring", "building"
 
 
@@ -27,7 +28,7 @@ def compare(setting: Setting, work: Path, meter: Meter) -> dict[str, Any]:
         SCORING: setting.generate(setting.building, "translation", _OPTIONS),
         BUILDING: setting.generate(setting.building, "translation_knn", f"{_OPTIONS} {build}"),
     }
-    results = meter.measure(f"building-{setting.name}", commands, read_run, after=LOADING)
+    results = meter.measure(f"building-{setting.name}", commands, read_run, rounds=_ROUNDS, after=LOADING)
     require_equal(results, "tokens")
     return {
         "setting": setting.name,

@@ -16,7 +16,8 @@ _OPTIONS = (
     f"--gen-subset test --beam 4 --batch-size 32 --required-batch-size-multiple 1 --min-len {_LENGTH} --max-len-a 0 "
     f"--max-len-b {_LENGTH}"
 )
-_KNN = "--knn-k 8 --knn-lambda 0.5 --knn-temperature 10 --knn-nprobe 32"
+_KNN = "--knn-k 8 --knn-lambda 0.5 --knn-temperature 10"
+_KNNBOX_NPROBE = "--knn-nprobe 32"
 BASE, AUTO, KNNBOX = "base", "kNN-MT", "kNN-MT, index of knn-box"
 
 
@@ -30,7 +31,10 @@ def compare(setting: Setting, flow: Workflow, meter: Meter) -> list[dict[str, An
     """
     stores = {AUTO: setting.store, KNNBOX: _with_index_of_knnbox(setting, flow)}
     # A system is a name and the options it has beyond those of all.
-    systems = {name: f"--knn-datastore-path {quote(store)} {_KNN}" for name, store in stores.items()}
+    systems = {
+        AUTO: f"--knn-datastore-path {quote(stores[AUTO])} {_KNN}",
+        KNNBOX: f"--knn-datastore-path {quote(stores[KNNBOX])} {_KNN} {_KNNBOX_NPROBE}",
+    }
     commands = {BASE: setting.generate(setting.data, "translation", _OPTIONS)} | {
         name: setting.generate(setting.data, "translation_knn", f"{_OPTIONS} {options}")
         for name, options in systems.items()
@@ -51,6 +55,7 @@ def compare(setting: Setting, flow: Workflow, meter: Meter) -> list[dict[str, An
             row |= {
                 "entries": record["settings"]["entries"],
                 "index": record["settings"]["factory"],
+                "nprobe": record["nprobe"],
                 "recall": record["recall"],
                 "search_ms": as_json(spread(results, name, "search_ms")),
             }
@@ -66,6 +71,6 @@ def _with_index_of_knnbox(setting: Setting, flow: Workflow) -> Path:
     copy = linked_copy(setting.store, f"{setting.name}-knnbox", flow)
     flow.run(
         f"{setting.name}-knnbox-index",
-        f"fairseq-knn build-index {quote(copy)} --knn-index IVF1024,PQ{codes} --min-recall 0",
+        f"fairseq-knn build-index {quote(copy)} --knn-index IVF1024,PQ{codes} --min-recall 0 {_KNNBOX_NPROBE}",
     )
     return copy

@@ -15,6 +15,7 @@ from benchmarks.setting import Setting
 from fairseq_knn.datastore import Datastore
 
 _ROUNDS = 3
+# Of what `fairseq-knn build-index` prints.
 _SUMMARY = re.compile(r"^(\S+), ([\d,.]+) MB, recall@", re.MULTILINE)
 
 

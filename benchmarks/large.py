@@ -7,7 +7,7 @@ from workflow import Workflow, quote
 from benchmarks.setting import USER_DIR, Setting
 
 _LAYERS, _DIMENSION, _VOCABULARY = 6, 512, 32000
-_UPDATES = 600
+_UPDATES = 300
 # Verses whose entries are the datastore (500,000), that are translated, and whose scoring is timed.
 _STORED, _TRANSLATED, _SCORED = 16100, 256, 1200
 

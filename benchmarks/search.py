@@ -1,6 +1,6 @@
 """Search in one datastore: time, recall and memory, as a line of JSON.
 
-python -m benchmarks.search STORE QUERIES [--device cuda]
+python -m benchmarks.search STORE QUERIES [--device cuda] [--backend torch]
 
 STORE is searched for keys of QUERIES, a datastore of text that STORE does not hold.
 """
@@ -16,15 +16,15 @@ import torch
 
 from benchmarks.memory import resident
 from fairseq_knn.datastore import Datastore
-from fairseq_knn.index import SearchBackend, open_backend
+from fairseq_knn.index import BACKENDS, SearchBackend, open_backend
 from fairseq_knn.index.sampling import sample_entries
 
 _QUERIES, _BATCH, _PASSES = 1024, 128, 3
-_K, _NPROBE = 8, 32
+_K = 8
 _TOLERANCE = 1e-5  # relative; between two float32 sums in different order
 
 
-def measure(store: Path, queries: Path, device: str) -> dict[str, Any]:
+def measure(store: Path, queries: Path, device: str, backend: str) -> dict[str, Any]:
     """Search *store* for a sample of the keys of *queries*.
 
     Returns:
@@ -35,7 +35,7 @@ def measure(store: Path, queries: Path, device: str) -> dict[str, Any]:
     rows = torch.from_numpy(wanted.gather_keys(sample_entries(wanted.entries, _QUERIES, seed=1))).float()
     datastore = Datastore.load(store)
     own, mapped = resident()
-    search = open_backend(datastore, device=device, nprobe=_NPROBE)
+    search = open_backend(datastore, backend=backend, device=device)
     ids = _search(search, rows)[0]  # the first pass reads what is mapped
     times = [milliseconds for _ in range(_PASSES) for milliseconds in _search(search, rows)[1]]
     own_now, mapped_now = resident()
@@ -74,8 +74,9 @@ def main() -> None:
     parser.add_argument("store", type=Path, metavar="STORE")
     parser.add_argument("queries", type=Path, metavar="QUERIES")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--backend", choices=BACKENDS, default="auto")
     args = parser.parse_args()
-    print(json.dumps(measure(args.store, args.queries, args.device)))
+    print(json.dumps(measure(args.store, args.queries, args.device, args.backend)))
 
 
 if __name__ == "__main__":

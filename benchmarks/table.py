@@ -13,10 +13,11 @@ def markdown(results: dict[str, Any]) -> str:
     Args:
         results: the content of results/benchmarks.json.
     """
+    prefix = f" The measured commands were run with `{results['prefix']}`." if results["prefix"] else ""
     described = [f"- **{name}**: {description}." for name, description in results["settings"].items()]
     return "\n".join(
         [
-            f"Machine: {results['machine']}.",
+            f"Machine: {results['machine']}.{prefix}",
             "",
             *described,
             "",
@@ -44,16 +45,22 @@ def with_table(page: str, table: str) -> str:
 
 def _decoding(rows: list[Row]) -> list[str]:
     lines = [
-        "| setting | entries | system | index | recall@8 | ms per search | tokens/s | speed, base = 1 |",
-        "|---|---:|---|---|---:|---:|---:|---:|",
+        "| setting | entries | system | index | nprobe | recall@8 | ms per search | tokens/s | speed, base = 1 |",
+        "|---|---:|---|---|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
-        found = ("", "", "", "")
+        found = ("", "", "", "", "")
         if "index" in row:
-            found = (f"{row['entries']:,}", row["index"], f"{row['recall']:.3f}", f"{row['search_ms']['median']:.1f}")
-        entries, index, recall, search = found
+            found = (
+                f"{row['entries']:,}",
+                row["index"],
+                str(row["nprobe"]),
+                f"{row['recall']:.3f}",
+                f"{row['search_ms']['median']:.1f}",
+            )
+        entries, index, nprobe, recall, search = found
         lines.append(
-            f"| {row['setting']} | {entries} | {row['system']} | {index} | {recall} | {search} | "
+            f"| {row['setting']} | {entries} | {row['system']} | {index} | {nprobe} | {recall} | {search} | "
             f"{row['tokens_per_s']['median']:.0f} | {_ratio(row['ratio']) if index else '1'} |"
         )
     return lines

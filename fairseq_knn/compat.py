@@ -4,11 +4,14 @@ import argparse
 import collections
 import enum
 import importlib
+import logging
 import sys
 from importlib import metadata
 from typing import Any
 
-from fairseq_knn.errors import UnsupportedVersionError
+from fairseq_knn.errors import ConfigurationError, UnsupportedVersionError
+
+logger = logging.getLogger("fairseq_knn")
 
 _PYTHON = ((3, 11), (3, 13))
 _TORCH = ((2, 6), (2, 12))
@@ -92,22 +95,62 @@ def allow_fairseq_checkpoints() -> None:
     torch.serialization.add_safe_globals(allowed)
 
 
-def use_stock_architectures(state: dict[str, Any]) -> None:
-    """Give a checkpoint of a kNN-MT fork the name of the stock architecture it extends, in place.
+# What a checkpoint's arguments may name that only a fork has registered, and what fairseq has for it. A model that is
+# used needs none of them.
+_STOCK = {"criterion": "cross_entropy", "optimizer": "adam", "lr_scheduler": "fixed", "task": "translation"}
+_COMBINER_PARAMETERS = "decoder.combiner."  # beside the model's in checkpoints of knn-box's training
 
-    knn-box calls them ``vanilla_knn_mt@transformer_wmt19_de_en`` and the like, adaptive-knn-mt
-    ``transformer_wmt19_de_en_with_datastore``. Other arguments that only forks know are ignored by stock fairseq.
+
+def make_stock(state: dict[str, Any]) -> None:
+    """Turn a checkpoint of a kNN-MT fork into one of stock fairseq, in place.
+
+    knn-box calls its architectures ``vanilla_knn_mt@transformer_wmt19_de_en`` and the like, adaptive-knn-mt
+    ``transformer_wmt19_de_en_with_datastore``; the stock architecture takes their place, and stock names that of
+    criterions and the like that are not registered. Other arguments that only forks know are ignored by fairseq.
 
     Args:
         state: a checkpoint, with ``args`` or ``cfg``.
+
+    Raises:
+        ConfigurationError: it names an architecture that nobody has registered.
     """
-    for settings in (state.get("args"), (state.get("cfg") or {}).get("model")):
+    args, model = state.get("args"), (state.get("cfg") or {}).get("model")
+    for settings in (args, model):
         for name in ("arch", "_name"):
             architecture = getattr(settings, name, None)
             if isinstance(architecture, str):
                 stock = architecture.rpartition("@")[2].removesuffix("_with_datastore")
                 if stock != architecture:
                     setattr(settings, name, stock)
+    if args is None or state.get("cfg") is not None:
+        return  # the forks are older than the other style
+    _use_stock_names(args)
+    parameters = state.get("model") or {}
+    foreign = [name for name in parameters if name.startswith(_COMBINER_PARAMETERS)]
+    for name in foreign:
+        del parameters[name]
+    if foreign:
+        logger.warning(f"{len(foreign)} parameters of a combiner are left out of the checkpoint of another toolkit")
+
+
+def _use_stock_names(args: argparse.Namespace) -> None:
+    from fairseq.models import ARCH_MODEL_REGISTRY
+    from fairseq.registry import REGISTRIES
+    from fairseq.tasks import TASK_REGISTRY
+
+    known = {name: REGISTRIES[name]["registry"] for name in ("criterion", "optimizer", "lr_scheduler")}
+    known["task"] = TASK_REGISTRY
+    for name, stock in _STOCK.items():
+        named = getattr(args, name, None)
+        if isinstance(named, str) and named not in known[name]:
+            logger.warning(f"the checkpoint names the {name} {named}, which is not registered: {stock} takes its place")
+            setattr(args, name, stock)
+    architecture = getattr(args, "arch", None)
+    if isinstance(architecture, str) and architecture not in ARCH_MODEL_REGISTRY:
+        raise ConfigurationError(
+            f"the checkpoint has the architecture {architecture}, which is not registered: name the folder that "
+            "registers it with --user-dir, or give it a stock one (--model-overrides \"{'arch': 'transformer'}\")"
+        )
 
 
 def _numpy_globals() -> list[Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from hydra.core.utils import JobReturn
 
-from fairseq_knn.compat import use_stock_architectures
+from fairseq_knn.compat import make_stock
 from fairseq_knn.errors import UserError
 from fairseq_knn.version import __version__
 
@@ -114,7 +114,7 @@ def _checkpoints_of_forks() -> Callable[[], None]:
 
     @functools.wraps(stock)
     def upgrade_state_dict(state: Any) -> Any:
-        use_stock_architectures(state)
+        make_stock(state)
         return stock(state)
 
     checkpoint_utils._upgrade_state_dict = upgrade_state_dict

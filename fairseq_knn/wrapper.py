@@ -7,11 +7,16 @@ from typing import Any
 from torch import nn
 
 from fairseq_knn.datastore import Datastore
-from fairseq_knn.errors import ConfigurationError
-from fairseq_knn.models.knn_decoder import knn_decoder, restore, take_fingerprint
+from fairseq_knn.errors import ConfigurationError, DatastoreError
+from fairseq_knn.models.knn_decoder import KnnDecoder, knn_decoder, restore, take_fingerprint
 from fairseq_knn.retrieval import Retriever
 from fairseq_knn.tasks.knn_config import KnnConfig, check_config
 from fairseq_knn.tasks.knn_session import KnnSession
+
+_SETTINGS = (
+    *("k", "lambda", "temperature"),
+    *("backend", "device", "nprobe", "load", "skip_threshold", "key", "allow_mismatch"),
+)
 
 
 class KNNWrapper:
@@ -33,8 +38,8 @@ class KNNWrapper:
         k: number of neighbours.
         lmbda: weight of the neighbours against the model, 0 to 1.
         temperature: squared distances are divided by it.
-        options: other settings of :class:`~fairseq_knn.tasks.knn_config.KnnConfig` without their ``knn_``, such as
-            ``backend``, ``device``, ``nprobe``, ``load``, ``skip_threshold``, ``allow_mismatch``.
+        options: other settings of :class:`~fairseq_knn.tasks.knn_config.KnnConfig` without their ``knn_``:
+            ``backend``, ``device``, ``nprobe``, ``load``, ``skip_threshold``, ``key``, ``allow_mismatch``.
 
     Raises:
         ConfigurationError: a setting is out of its range or unknown.
@@ -51,11 +56,13 @@ class KNNWrapper:
     ) -> None:
         several = [datastore] if isinstance(datastore, (Datastore, Path, str)) else list(datastore)
         self._datastores = [store if isinstance(store, Datastore) else Datastore.load(store) for store in several]
+        if not self._datastores:
+            raise ConfigurationError("there is no datastore: pass one, or several")
         settings = {"k": k, "lambda": lmbda, "temperature": temperature, **options}
         config = KnnConfig()
         for name, value in settings.items():
-            if not hasattr(config, f"knn_{name}"):
-                raise ConfigurationError(f"{name!r} is no setting of retrieval: see docs/flags.md, without the knn_")
+            if name not in _SETTINGS:
+                raise ConfigurationError(f"{name!r} is no setting of retrieval: choose among {', '.join(_SETTINGS)}")
             setattr(config, f"knn_{name}", value)
         check_config(config)
         self._session = KnnSession(config, self._datastores)
@@ -71,14 +78,19 @@ class KNNWrapper:
             the same model.
 
         Raises:
-            ConfigurationError: this wrapper is in a model already, or the model has no decoder that can be
-                augmented.
+            ConfigurationError: this wrapper is in a model already, the model consults datastores already, or it has no
+                decoder that can be augmented.
             DatastoreError: a datastore was built by another model or with another dictionary.
             SearchIndexError: an index is needed and missing, stale or damaged.
         """
         if self._models:
             raise ConfigurationError("this wrapper is in a model already: break_out() first, or make another one")
         models = list(model.models) if isinstance(getattr(model, "models", None), nn.ModuleList) else [model]
+        if any(isinstance(getattr(each, "decoder", None), KnnDecoder) for each in models):
+            raise ConfigurationError(
+                "the model consults datastores already: break_out() of the wrapper that is in it first (one wrapper "
+                "takes several datastores)"
+            )
         session = KnnSession(self._session.config, self._datastores)
         try:
             for each in models:
@@ -86,6 +98,15 @@ class KNNWrapper:
                 self._models.append(each)
                 take_fingerprint(each)
             session.prepare(knn_decoder(models[0]).dictionary.symbols)
+        except DatastoreError as error:
+            self.break_out()
+            if "was built by another model" not in str(error):
+                raise
+            raise DatastoreError(
+                f"{error} (a model whose parameters were changed after loading is not recognised: break in before "
+                "half(); fairseq's hub takes the weight norm out of convolutional models, so pass allow_mismatch=True "
+                "there)"
+            ) from None
         except BaseException:
             self.break_out()
             raise
@@ -96,6 +117,11 @@ class KNNWrapper:
         """Make the model what it was before."""
         while self._models:
             restore(self._models.pop())
+
+    @property
+    def statistics(self) -> dict[str, Any]:
+        """What retrieval has cost so far, as in the closing line of fairseq-generate."""
+        return self._session.statistics()
 
     @property
     def retrievers(self) -> list[Retriever]:

@@ -32,10 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--knn-nprobe",
         type=int,
-        default=32,
         metavar="N",
-        help="lists of an inverted index that are searched when recall is measured; translate with the same value "
-        "(default: 32)",
+        help="lists of an inverted index that are searched when recall is measured, and when translating (default: on "
+        "a CPU the least of 4, 8, 16 and 32 that finds 98 %%, or what finds most; on a GPU 32)",
     )
     parser.add_argument(
         "--knn-k", type=int, default=8, metavar="K", help="neighbours asked for when recall is measured (default: 8)"
@@ -64,10 +63,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from fairseq_knn.datastore import Datastore
     from fairseq_knn.index.build import build_index
-    from fairseq_knn.index.dropping import drop_keys
+    from fairseq_knn.index.dropping import drop_keys, droppable
 
     _check(args)
     datastore = Datastore.load(args.datastore)
+    if args.drop_keys:
+        droppable(datastore)
     build_index(
         datastore,
         args.knn_index,

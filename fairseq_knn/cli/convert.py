@@ -21,7 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"of {_SENTENCES} sentences of --gen-subset (default: train) are computed again and looked for in OLD. Build "
         "the index afterwards (fairseq-knn build-index NEW). An interrupted conversion goes on when the same command "
         "is run again. A datastore of knn-box can also be used as it is, unchecked and with its own index. DATA, "
-        "--path and other arguments are those of fairseq-generate."
+        "--path and other arguments are those of fairseq-generate; --knn-overwrite replaces NEW, --knn-allow-mismatch "
+        "insists although the keys differ."
     )
     parser.add_argument("old", type=Path, metavar="OLD", help="directory with keys.npy and vals.npy")
     parser.add_argument("new", type=Path, metavar="NEW", help="directory of the datastore to write")
@@ -34,7 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--key-dtype",
         choices=("float16", "float32"),
-        default="float16",
         help="of adaptive-knn-mt's keys: float16 if they were written with --dstore-fp16 (default: float16)",
     )
 
@@ -49,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from fairseq_knn.storage.digest import vocabulary_digest
 
     source = _open(args)
+    _check_target(args)
     stock = load_stock_run(
         args.passed_on,
         {"gen_subset": "train"},
@@ -68,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
         vocabulary_size=len(dictionary),
         key=source.key,
         split=stock.cfg.dataset.gen_subset,
-        data="",  # the sentences are in the order they were batched, which is no split's
+        # The sentences are in the order they were batched, which is no split's.
+        data=source.digest,
         sentences=len(lengths),
         shard_sentences=config.knn_shard_sentences,
     )
@@ -85,16 +87,33 @@ def _open(args: argparse.Namespace) -> Any:
     from fairseq_knn.datastore import KnnboxDatastore
     from fairseq_knn.errors import ConfigurationError, DatastoreError
 
+    if args.dimension is None and args.key_dtype is not None:
+        raise ConfigurationError("--key-dtype goes with --dimension: knn-box's datastores say both themselves")
     if args.dimension is not None:
         if args.dimension < 1:
             raise ConfigurationError(f"--dimension is {args.dimension}, but must be at least 1")
-        return KnnboxDatastore.undescribed(args.old, args.dimension, args.key_dtype)
+        return KnnboxDatastore.undescribed(args.old, args.dimension, args.key_dtype or "float16")
     if not KnnboxDatastore.recognises(args.old):
         raise DatastoreError(
             f"{args.old} is no datastore of knn-box or adaptive-knn-mt (those have keys.npy, vals.npy and, from "
             "knn-box, config.json): name such a directory"
         )
     return KnnboxDatastore.open(args.old)
+
+
+def _check_target(args: argparse.Namespace) -> None:
+    """Before the model is loaded and the keys are compared: whether NEW can be written.
+
+    Raises:
+        DatastoreError: it holds a datastore already.
+    """
+    from fairseq_knn.datastore import KnnboxDatastore
+    from fairseq_knn.datastore.layout import manifest_path
+    from fairseq_knn.errors import DatastoreError
+
+    replaced = "--knn-overwrite" in args.passed_on
+    if KnnboxDatastore.recognises(args.new) or (manifest_path(args.new).exists() and not replaced):
+        raise DatastoreError(f"{args.new} holds a datastore already: name another directory as NEW")
 
 
 def _check_values(source: Any, dictionary: Any) -> None:

@@ -50,9 +50,11 @@ def draw_heat_map(grid: VanillaGrid, path: Path) -> None:
         panel.set_axis_off()
     model = math.exp(min(grid.model_loss, 700))
     figure.suptitle(
-        f"perplexity; best {best.perplexity:.2f} (k {best.k}, lambda {best.weight:g}, T {best.temperature:g}), "
+        f"best {best.perplexity:.2f} (k {best.k}, lambda {best.weight:g}, T {best.temperature:g})\n"
         f"the model alone {model:.2f}"
     )
-    figure.colorbar(image, ax=panels.tolist(), label="perplexity", extend="max", format="%.3g").minorformatter = "%.3g"
+    bar = figure.colorbar(image, ax=panels.tolist(), label="perplexity", extend="max")
+    for axis_formatter in (bar.ax.yaxis.set_major_formatter, bar.ax.yaxis.set_minor_formatter):
+        axis_formatter("{x:.3g}")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)

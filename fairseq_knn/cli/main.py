@@ -18,13 +18,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a sub-command; what the user can mend ends in one sentence and status 1."""
     parser = argparse.ArgumentParser(
         prog="fairseq-knn",
+        allow_abbrev=False,
         description="Tools around datastores. Training and translation themselves are stock fairseq commands with "
         "--user-dir $(fairseq-knn path).",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in COMMANDS:
-        subparser = commands.add_parser(command.NAME, help=command.HELP, description=command.HELP)
+        # No abbreviations: what a command does not know is fairseq's, whose --temperature is not our --temperatures.
+        subparser = commands.add_parser(command.NAME, help=command.HELP, description=command.HELP, allow_abbrev=False)
         command.add_arguments(subparser)
         subparser.set_defaults(run=command.run, passes_on=getattr(command, "PASSES_ON", None))
     args, passed_on = parser.parse_known_args(arguments)

@@ -1,7 +1,8 @@
 """What fairseq-knn's commands share with stock fairseq-generate: its flags, models, data and batches."""
 
+import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from fairseq import checkpoint_utils, options, tasks, utils
@@ -59,13 +60,18 @@ def load_stock_run(arguments: list[str], defaults: dict[str, Any], settings: dic
         settings: values of flags, whatever is given.
 
     Raises:
-        ConfigurationError: ``--path`` is missing or names several models.
+        ConfigurationError: the arguments are not fairseq's, a file is missing, ``--path`` names several models, or the
+            split has no references.
     """
     parser = options.get_generation_parser(default_task="translation_knn")
     parser.set_defaults(**defaults)
+    parser.error = _refuse
     parsed = options.parse_args_and_arch(parser, input_args=arguments)
     if not parsed.path:
         raise ConfigurationError("--path is missing: name the checkpoint of the base model")
+    for flag, path in [("--path", path) for path in utils.split_paths(parsed.path)] + [("DATA", parsed.data)]:
+        if not os.path.exists(path):
+            raise ConfigurationError(f"{flag} names {path}, but there is no such file: correct it")
     for name, value in settings.items():
         setattr(parsed, name, value)
     cfg = convert_namespace_to_omegaconf(parsed)
@@ -74,9 +80,20 @@ def load_stock_run(arguments: list[str], defaults: dict[str, Any], settings: dic
     if len(models) > 1:
         raise ConfigurationError(f"--path names {len(models)} models: each has its own datastore, so name one")
     task.load_dataset(cfg.dataset.gen_subset, task_cfg=saved.task)
+    dataset = task.dataset(cfg.dataset.gen_subset)
+    if dataset.collater([dataset[0]]).get("target") is None:
+        raise ConfigurationError(
+            f"the split {cfg.dataset.gen_subset!r} has no reference translations, which are needed here: choose a "
+            "split that has a target side (--gen-subset)"
+        )
     model = models[0].eval()
     if cfg.common.fp16:
         model.half()
     if torch.cuda.is_available() and not cfg.common.cpu:
         model.cuda()
     return StockRun(cfg, task, model)
+
+
+def _refuse(message: str) -> NoReturn:
+    """Instead of the pages that fairseq-generate's parser would print."""
+    raise ConfigurationError(f"{message} (DATA, --path and other arguments are those of fairseq-generate)")

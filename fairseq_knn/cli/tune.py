@@ -55,9 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from fairseq_knn.cli.heat_map import draw_heat_map
     from fairseq_knn.combiners.grid import VanillaGrid
-    from fairseq_knn.storage.atomic import write_json
+    from fairseq_knn.storage.atomic import check_writable, write_json
 
     _check(args)
+    for target in (args.output, args.heat_map):
+        if target is not None:
+            check_writable(target)
     grid = VanillaGrid(sorted(set(args.ks)), sorted(set(args.lambdas)), sorted(set(args.temperatures)))
     _score(grid, args.passed_on)
     points = grid.points()
@@ -73,9 +76,6 @@ def run(args: argparse.Namespace) -> int:
     for skip in skipping:
         print(f"{skip.threshold:20g} {skip.skipped:8.1%} {math.exp(min(skip.loss, 700)):11.2f}")
     print(f"best: --knn-k {best.k} --knn-lambda {best.weight:g} --knn-temperature {best.temperature:g}")
-    if args.heat_map is not None:
-        draw_heat_map(grid, args.heat_map)
-        print(f"heat map: {args.heat_map}")
     if args.output is not None:
         content = {
             "tokens": grid.tokens,
@@ -84,6 +84,9 @@ def run(args: argparse.Namespace) -> int:
             "skipping": [asdict(s) for s in skipping],
         }
         write_json(args.output, {**content, "best": asdict(best)})
+    if args.heat_map is not None:
+        draw_heat_map(grid, args.heat_map)
+        print(f"heat map: {args.heat_map}")
     return 0
 
 
@@ -110,7 +113,8 @@ def _score(grid: "VanillaGrid", arguments: list[str]) -> None:
     from fairseq_knn.models.knn_decoder import knn_decoder
 
     # Any lambda but 0, which would not search.
-    stock = load_stock_run(arguments, {"gen_subset": "valid"}, {"knn_k": max(grid.ks), "knn_lambda": 0.5})
+    settings = {"knn_mode": "inference", "knn_k": max(grid.ks), "knn_lambda": 0.5}
+    stock = load_stock_run(arguments, {"gen_subset": "valid"}, settings)
     decoder = knn_decoder(stock.model)
     augmentation = decoder.knn_augmentation()
     assert augmentation is not None  # lambda is not 0
@@ -121,11 +125,13 @@ def _score(grid: "VanillaGrid", arguments: list[str]) -> None:
             net_output = stock.model(**sample["net_input"])
             target = sample["target"]
             real = target.ne(stock.task.target_dictionary.pad())
-            log_probs = decoder.knn_model_log_probs(net_output, sample)[real]
+            log_probs = decoder.knn_model_log_probs(net_output, sample)
+            own = log_probs.gather(-1, target.unsqueeze(-1)).squeeze(-1)[real]
+            highest = log_probs.amax(-1)[real]
             target = target[real].unsqueeze(-1)
             neighbours = augmentation.retriever.retrieve(net_output[1][STATE].query[real])
             matches = neighbours.found & (neighbours.values == target)
-            grid.add(log_probs.gather(-1, target).squeeze(-1), log_probs.amax(-1), neighbours.distances, matches)
+            grid.add(own, highest, neighbours.distances, matches)
 
 
 def _warn_at_border(grid: "VanillaGrid", best: "GridPoint") -> None:

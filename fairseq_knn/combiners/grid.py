@@ -67,6 +67,7 @@ class VanillaGrid:
             matches: which neighbours' value is the reference token, bool (n, K).
         """
         found = torch.isfinite(distances)
+        nearest = distances[:, :1].masked_fill(~found[:, :1], 0.0)
         device = distances.device
         take = torch.tensor(self.ks, device=device) - 1
         keep = torch.log1p(-torch.tensor(self.weights, device=device))
@@ -76,7 +77,8 @@ class VanillaGrid:
         searched = (~skipped).double()
         unsearched_loss = -(log_probs.double() @ skipped.double())
         for t, temperature in enumerate(self.temperatures):
-            scores = (distances / -temperature).masked_fill(~found, -torch.inf)
+            # Relative to the nearest, as the combiner does it.
+            scores = ((nearest - distances) / temperature).masked_fill(~found, -torch.inf)
             mass = scores.masked_fill(~matches, -torch.inf).logcumsumexp(dim=-1)[:, take]
             neighbours = (mass - scores.logcumsumexp(dim=-1)[:, take]).unsqueeze(-1)
             model = log_probs.view(-1, 1, 1)

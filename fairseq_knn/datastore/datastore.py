@@ -101,7 +101,7 @@ class Datastore(ABC):
 
     def keys(self, start: int, stop: int) -> np.ndarray:
         """Keys of the entries ``[start, stop)`` in memory, (stop - start, d)."""
-        self._require_keys()
+        self.require_keys()
         stop = min(stop, self.entries)
         parts = []
         shard = int(np.searchsorted(self._starts, start, side="right")) - 1
@@ -120,7 +120,7 @@ class Datastore(ABC):
 
     def gather_keys(self, entries: np.ndarray) -> np.ndarray:
         """Keys of the given entries in their order, (n, d)."""
-        self._require_keys()
+        self.require_keys()
         result: np.ndarray = np.empty((len(entries), self.dimension), self.key_dtype)
         shards = np.searchsorted(self._starts, entries, side="right") - 1
         for shard in np.unique(shards):
@@ -130,11 +130,15 @@ class Datastore(ABC):
             result[chosen] = self._mapped_keys(int(shard))[entries[chosen] - self._starts[shard]]
         return result
 
-    def _require_keys(self) -> None:
+    def require_keys(self) -> None:
+        """
+        Raises:
+            DatastoreError: the keys were dropped.
+        """
         if not self.has_keys:
             raise DatastoreError(
                 f"the keys of {self.path} were dropped when its index was built, and what was asked for needs them: "
-                "use the index (--knn-backend faiss), or build the datastore again with --knn-overwrite"
+                "use its index as it is (--knn-backend faiss), or build the datastore again with --knn-overwrite"
             )
 
     def _mapped_keys(self, shard: int) -> np.ndarray:

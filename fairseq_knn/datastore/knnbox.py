@@ -22,7 +22,8 @@ from fairseq_knn.storage.atomic import read_json
 
 # As knn-box writes numpy's and torch's names of types.
 _FLOATS = {"float16": np.float16, "float32": np.float32, "float": np.float32}
-_INDEXES = ("keys.faiss_index", "knn_index")  # of knn-box and of adaptive-knn-mt
+_INDEX = "keys.faiss_index"
+_KEYS_IN_DIGEST = 1024
 MAKE_IT_AGAIN = "restore it from where it was made, or build a datastore with --knn-mode build_datastore"
 
 
@@ -73,6 +74,8 @@ class KnnboxDatastore(Datastore):
     def __init__(self, path: Path, keys: BareArray, values: BareArray) -> None:
         keys.check()
         values.check()
+        if not keys.shape[0]:
+            raise DatastoreError(f"{path} has no entries: {MAKE_IT_AGAIN}")
         super().__init__(path, [keys.shape[0]], keys.shape[1], keys.dtype)
         self._keys, self._values = keys, values
 
@@ -105,7 +108,7 @@ class KnnboxDatastore(Datastore):
         except FileNotFoundError:
             raise DatastoreError(
                 f"{path} has keys.npy and vals.npy, but neither a manifest nor knn-box's config.json: if "
-                f"adaptive-knn-mt wrote it, use `fairseq-knn convert {path} NEW --dimension D` first"
+                f"adaptive-knn-mt wrote it, use `fairseq-knn convert {path} NEW DATA --path BASE.pt --dimension D`"
             ) from None
         except UserError as error:
             raise DatastoreError(str(error)) from error
@@ -132,6 +135,18 @@ class KnnboxDatastore(Datastore):
         if not values.exists():
             raise DatastoreError(f"{values} is missing: name the directory that holds keys.npy and vals.npy")
         entries = values.stat().st_size // 8
+        keys = path / "keys.npy"
+        size = keys.stat().st_size if keys.exists() else 0
+        if entries and size and size != entries * dimension * np.dtype(_FLOATS[key_dtype]).itemsize:
+            fitting = " or ".join(
+                f"--dimension {size // (entries * np.dtype(kind).itemsize)} --key-dtype {name}"
+                for name, kind in _FLOATS.items()
+                if name != "float" and size % (entries * np.dtype(kind).itemsize) == 0
+            )
+            raise DatastoreError(
+                f"{keys} has {size:,} bytes for {entries:,} entries, not those of {key_dtype} keys of dimension "
+                f"{dimension}: {f'pass {fitting}' if fitting else MAKE_IT_AGAIN}"
+            )
         return cls(
             path,
             BareArray(path / "keys.npy", (entries, dimension), _FLOATS[key_dtype]),
@@ -156,9 +171,11 @@ class KnnboxDatastore(Datastore):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over shapes, types and values; the keys are too large to be read for it."""
+        """SHA-256 over shapes, types, values and some of the keys; all of them are too many to be read for it."""
         digest = hashlib.sha256(f"{self._keys.shape} {np.dtype(self._keys.dtype)}".encode())
-        digest.update(np.ascontiguousarray(self.values).data.cast("B"))
+        some = np.unique(np.linspace(0, self.entries - 1, _KEYS_IN_DIGEST).astype(np.int64))
+        for array in (self.values, self.gather_keys(some)):
+            digest.update(np.ascontiguousarray(array).data.cast("B"))
         return digest.hexdigest()
 
     @cached_property
@@ -173,7 +190,8 @@ class KnnboxDatastore(Datastore):
 
     @property
     def foreign_index(self) -> Path | None:
-        return next((path for name in _INDEXES if (path := self.path / name).exists()), None)
+        path = self.path / _INDEX
+        return path if path.exists() else None
 
     def verify_keys(self, shard: int) -> None:
         del shard  # there are no checksums to compare with

@@ -24,12 +24,16 @@ class ShardedDatastore(Datastore):
         path: its directory.
         manifest: its manifest.
         dropped: names of the arrays that were deleted on purpose.
+        sample_digest: SHA-256 of the file with the few keys that were kept.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, dropped: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, path: Path, manifest: Manifest, dropped: frozenset[str] = frozenset(), sample_digest: str = ""
+    ) -> None:
         super().__init__(path, [shard.entries for shard in manifest.shards], manifest.dimension, np.float16)
         self.manifest = manifest
         self._dropped = dropped
+        self.sample_digest = sample_digest
 
     @classmethod
     def open(cls, path: Path, *, check_files: bool = True) -> "ShardedDatastore":
@@ -44,7 +48,7 @@ class ShardedDatastore(Datastore):
         """
         source = manifest_path(path)
         try:
-            datastore = cls(path, Manifest.from_json(read_json(source), str(source)), dropped_arrays(path))
+            datastore = cls(path, Manifest.from_json(read_json(source), str(source)), *dropped_arrays(path))
         except (FileNotFoundError, NotADirectoryError):
             if plan_path(path).exists():
                 raise DatastoreError(
@@ -93,7 +97,7 @@ class ShardedDatastore(Datastore):
             raise self._damaged(f"{file.name} has checksum {short(found)} instead of {short(record.sha256)}")
 
     def verify_keys(self, shard: int) -> None:
-        self._require_keys()
+        self.require_keys()
         self.verify(shard, "keys")
 
     def _damaged(self, what: str) -> DatastoreError:
@@ -176,12 +180,13 @@ def size_fault(file: Path, expected: int) -> str:
     return "" if size == expected else f"has {size:,} bytes instead of {expected:,}"
 
 
-def dropped_arrays(path: Path) -> frozenset[str]:
-    """Names of the arrays that were deleted on purpose."""
+def dropped_arrays(path: Path) -> tuple[frozenset[str], str]:
+    """Names of the arrays that were deleted on purpose, and the digest of what was kept of them."""
     try:
-        return frozenset(read_json(dropped_path(path))["arrays"])
+        content = read_json(dropped_path(path))
+        return frozenset(content["arrays"]), str(content["sample"])
     except FileNotFoundError:
-        return frozenset()
+        return frozenset(), ""
     except (KeyError, TypeError) as error:
         raise DatastoreError(
             f"{dropped_path(path)} does not say which arrays were dropped: build the datastore again"

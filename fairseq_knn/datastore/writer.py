@@ -6,10 +6,12 @@ from pathlib import Path
 
 from fairseq_knn.datastore.knnbox import KnnboxDatastore
 from fairseq_knn.datastore.layout import (
+    dropped_path,
     index_path,
     index_record_path,
     manifest_path,
     plan_path,
+    sample_path,
     shards_directory,
 )
 from fairseq_knn.datastore.manifest import Manifest, Plan
@@ -80,6 +82,9 @@ class DatastoreWriter:
             self._remove_finished()
         self._remove_trash()
         make_directory(shards_directory(self.root))
+        # A finished datastore without its keys that has lost its manifest is built again: with keys.
+        for stale in (dropped_path(self.root), sample_path(self.root)):
+            stale.unlink(missing_ok=True)
         path = plan_path(self.root)
         remove_partials(path)
         started = read_plan(self.root)

@@ -8,12 +8,13 @@ from fairseq_knn.datastore.layout import index_path, index_record_path
 from fairseq_knn.errors import SearchIndexError
 from fairseq_knn.index.checkpoint import Checkpoint
 from fairseq_knn.index.devices import resolve_device
+from fairseq_knn.index.effort import MOST_LISTS, choose_effort
 from fairseq_knn.index.factory import K_FACTOR, choose_factory, training_size
 from fairseq_knn.index.faiss_backend import FaissSearch
 from fairseq_knn.index.faiss_files import explain_faiss_errors, read_index
 from fairseq_knn.index.filling import Report, fill
 from fairseq_knn.index.opening import exact_backend
-from fairseq_knn.index.recall import QUERIES, measure
+from fairseq_knn.index.recall import QUERIES, RecallTest
 from fairseq_knn.index.record import IndexRecord, IndexSettings
 from fairseq_knn.index.self_test import keys_found
 from fairseq_knn.storage.atomic import directory_lock
@@ -24,7 +25,7 @@ def build_index(
     spec: str = "auto",
     *,
     device: str = "auto",
-    nprobe: int = 32,
+    nprobe: int | None = None,
     k: int = 8,
     min_recall: float = 0.95,
     train_size: int | None = None,
@@ -42,7 +43,9 @@ def build_index(
         spec: ``auto`` (see :func:`~fairseq_knn.index.factory.choose_factory`), ``flat`` for exact search,
             or a faiss factory string.
         device: where it will be searched: ``cpu``, ``cuda`` or ``auto``.
-        nprobe, k: lists to look into and number of neighbours when recall is measured.
+        nprobe: lists to look into when recall is measured; ``None`` chooses, on a CPU, how many are enough, and how
+            many candidates are ranked again (see :mod:`~fairseq_knn.index.effort`). It will be searched like that.
+        k: number of neighbours when recall is measured.
         min_recall: the least share of the true k nearest keys that a finished index finds.
         train_size: number of keys to train with; ``None`` chooses it from the number of lists.
         seed: of the sample of keys to train with.
@@ -71,24 +74,27 @@ def build_index(
         finished = None if overwrite else _finished(datastore, settings)
         checkpoint = Checkpoint(datastore.path, settings, fresh=overwrite)
         if finished is None:
+            datastore.require_keys()
             index, digest = fill(datastore, settings, empty, checkpoint, say, quiet=report is None)
             size = checkpoint.bytes
-        elif (finished.k, finished.nprobe) == (k, _nprobe(empty, nprobe)) and finished.recall >= min_recall:
+        elif _is_measured(finished, empty, nprobe, k) and finished.recall >= min_recall:
             checkpoint.remove()
             say(f"{index_path(datastore.path)} is up to date: {_summary(finished)}")
             return finished
         else:
             say(f"{index_path(datastore.path)} is built already; measuring it")
             index, digest, size = read_index(index_path(datastore.path)), finished.sha256, finished.bytes
-        search = FaissSearch(index, place, nprobe, K_FACTOR)
-        result = measure(search, exact_backend(datastore, place), datastore, k, seed)
+        search = FaissSearch(index, place, nprobe or MOST_LISTS, K_FACTOR)
+        test = RecallTest(exact_backend(datastore, place), datastore, k, seed)
+        chosen = nprobe is None and search.device.type == "cpu"
+        result = choose_effort(search, test, min_recall) if chosen else test.measure(search)
         record = IndexRecord(
             settings=settings,
             bytes=size,
             sha256=digest,
             nprobe=search.nprobe,
             k=k,
-            k_factor=K_FACTOR if isinstance(index, faiss.IndexRefine) else None,
+            k_factor=search.k_factor,
             recall=round(result.recall, 4),
             found=keys_found(search, datastore),
             faiss=faiss.__version__,
@@ -137,9 +143,11 @@ def _finished(datastore: Datastore, settings: IndexSettings) -> IndexRecord | No
     return record
 
 
-def _nprobe(index: faiss.Index, nprobe: int) -> int | None:
+def _is_measured(finished: IndexRecord, index: faiss.Index, nprobe: int | None, k: int) -> bool:
+    """Whether an index was measured as it is to be measured now."""
     lists = faiss.try_extract_index_ivf(index)
-    return None if lists is None else min(nprobe, lists.nlist)
+    same_lists = nprobe is None or lists is None or finished.nprobe == min(nprobe, lists.nlist)
+    return finished.k == k and same_lists
 
 
 def _summary(record: IndexRecord) -> str:

@@ -18,6 +18,20 @@ from fairseq_knn.storage.atomic import directory_lock, explain_os_errors, write_
 _DROPPED = frozenset({"keys"})
 
 
+def droppable(datastore: Datastore) -> ShardedDatastore:
+    """*datastore*, if its keys may be dropped.
+
+    Raises:
+        DatastoreError: it is another toolkit's.
+    """
+    if not isinstance(datastore, ShardedDatastore):
+        raise DatastoreError(
+            f"{datastore.path} is the datastore of another toolkit, whose files are left alone: make one of this "
+            f"package of it with `fairseq-knn convert {datastore.path} NEW DATA --path BASE.pt` first"
+        )
+    return datastore
+
+
 def drop_keys(datastore: Datastore) -> int:
     """Delete the keys of a datastore that has a whole index; an interrupted call can be repeated.
 
@@ -30,25 +44,21 @@ def drop_keys(datastore: Datastore) -> int:
         SearchIndexError: there is no finished index, or it is damaged or older than the datastore.
         DatastoreError: the datastore is another toolkit's.
     """
-    if not isinstance(datastore, ShardedDatastore):
-        raise DatastoreError(
-            f"{datastore.path} is the datastore of another toolkit, whose files are left alone: make one of this "
-            f"package of it with `fairseq-knn convert {datastore.path} NEW` first"
-        )
+    datastore = droppable(datastore)
     root = datastore.path
     with directory_lock(root):
         if datastore.has_keys:
             record = IndexRecord.load(datastore)
             record.verify(datastore)
             _, keys = self_test_sample(datastore)
-            write_npy(sample_path(root), keys.shape, np.dtype(np.float16), [keys])
-            without = ShardedDatastore(root, datastore.manifest, _DROPPED)
+            kept = write_npy(sample_path(root), keys.shape, np.dtype(np.float16), [keys])
+            without = ShardedDatastore(root, datastore.manifest, _DROPPED, kept.sha256)
             search = FaissSearch(
                 read_index(index_path(root), mapped=True), torch.device("cpu"), record.nprobe or 1, record.k_factor or 1
             )
             replace(record, found=keys_found(search, without)).save(datastore)
             # From here on the keys count as dropped, whatever of them is still there.
-            write_json(dropped_path(root), {"arrays": sorted(_DROPPED)})
+            write_json(dropped_path(root), {"arrays": sorted(_DROPPED), "sample": kept.sha256})
         freed = 0
         with explain_os_errors(root):
             for shard in range(len(datastore.shard_entries)):

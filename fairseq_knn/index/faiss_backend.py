@@ -16,9 +16,11 @@ from fairseq_knn.index.self_test import SELF_TEST_KEYS, keys_found
 
 logger = logging.getLogger(__name__)
 
-# Candidates that an index re-ranks: at least and at most so many, but always a few per neighbour. With k = 1024 the
-# re-ranking of four per neighbour takes most of the time, and what is missed depends on nprobe.
-_LEAST_CANDIDATES, _MOST_CANDIDATES, _PER_NEIGHBOUR = 128, 512, 4
+# Candidates that an index re-ranks: as many as for 8 neighbours at least and for 32 at most, but always a few per
+# neighbour. With k = 1024 the re-ranking of four per neighbour takes most of the time, and what is missed depends on
+# nprobe.
+_LEAST_NEIGHBOURS, _MOST_NEIGHBOURS, _PER_NEIGHBOUR = 8, 32, 4
+_NPROBE = 32  # of an index whose own is not recorded: knn-box's
 _SELF_TEST_SLACK = 1 / 16  # near-ties may fall differently on another processor
 
 
@@ -34,20 +36,32 @@ class FaissSearch(SearchBackend):
 
     Attributes:
         nprobe: lists looked into; ``None`` for an index without lists.
+        k_factor: as given; ``None`` for an index without re-ranking.
     """
 
     def __init__(self, index: faiss.Index, device: torch.device, nprobe: int, k_factor: int) -> None:
         self.entries, self.dimension = index.ntotal, index.d
         self.nprobe = _set_nprobe(index, nprobe)
-        self._k_factor = k_factor if isinstance(index, faiss.IndexRefine) else None
+        self.k_factor = k_factor if isinstance(index, faiss.IndexRefine) else None
         on_gpu = _to_gpu(index, device) if device.type == "cuda" else None
         self.device = device if on_gpu is not None else torch.device("cpu")
         self._index = index if on_gpu is None else on_gpu
 
+    @property
+    def effort(self) -> tuple[int | None, int | None]:
+        """Lists looked into and candidates per neighbour."""
+        return self.nprobe, self.k_factor
+
+    def set_effort(self, nprobe: int, k_factor: int) -> None:
+        """Search an index on the CPU with other settings."""
+        self.nprobe = _set_nprobe(self._index, nprobe)
+        if self.k_factor is not None:
+            self.k_factor = k_factor
+
     def search(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         moved = as_matrix(queries, self.dimension).to(self.device, torch.float32).contiguous()
-        if self._k_factor is not None:
-            candidates = min(max(self._k_factor * k, _LEAST_CANDIDATES), _MOST_CANDIDATES)
+        if self.k_factor is not None:
+            candidates = self.k_factor * min(max(k, _LEAST_NEIGHBOURS), _MOST_NEIGHBOURS)
             self._index.k_factor = max(candidates / k, _PER_NEIGHBOUR)
         if self.device.type == "cpu":
             distances, ids = map(torch.from_numpy, self._index.search(moved.numpy(), k))
@@ -64,7 +78,7 @@ class FaissBackend(FaissSearch):
         datastore: whose index is searched: the one ``fairseq-knn build-index`` made, else the one another toolkit
             left there.
         device: see :class:`FaissSearch`.
-        nprobe: see :class:`FaissSearch`.
+        nprobe: see :class:`FaissSearch`; ``None`` for as many lists as the index was measured with.
         mapped: leave the index on disk, memory mapped, as far as faiss can; on a GPU it is copied anyway.
 
     Raises:
@@ -72,7 +86,7 @@ class FaissBackend(FaissSearch):
             faiss does not find with it what was found when it was built.
     """
 
-    def __init__(self, datastore: Datastore, device: torch.device, nprobe: int, *, mapped: bool) -> None:
+    def __init__(self, datastore: Datastore, device: torch.device, nprobe: int | None, *, mapped: bool) -> None:
         foreign = None if index_record_path(datastore.path).exists() else datastore.foreign_index
         record = IndexRecord.load(datastore) if foreign is None else None
         self.path = foreign or index_path(datastore.path)
@@ -83,7 +97,8 @@ class FaissBackend(FaissSearch):
                 f"datastore {datastore.entries:,} of dimension {datastore.dimension}: build it again with "
                 f"`fairseq-knn build-index {datastore.path}`"
             )
-        super().__init__(index, device, nprobe, (record and record.k_factor) or 1)
+        own = _NPROBE if record is None or record.nprobe is None else record.nprobe
+        super().__init__(index, device, nprobe or own, (record and record.k_factor) or 1)
         if record is not None and record.nprobe is not None and (self.nprobe or 0) < record.nprobe:
             logger.warning(
                 f"{self.path}: its recall ({record.recall:.3f}) was measured with --knn-nprobe "

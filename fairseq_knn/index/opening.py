@@ -16,7 +16,7 @@ _GPU_SHARE = 0.7  # of the free memory of a GPU that keys may take
 
 
 def open_backend(
-    datastore: Datastore, *, backend: str = "auto", device: str = "auto", nprobe: int = 32, load: str = "mmap"
+    datastore: Datastore, *, backend: str = "auto", device: str = "auto", nprobe: int | None = None, load: str = "mmap"
 ) -> SearchBackend:
     """Make a datastore searchable.
 
@@ -27,7 +27,8 @@ def open_backend(
             index would not be faster; else faiss. If another toolkit left its index there, or the keys were dropped:
             faiss.
         device: ``cpu``, ``cuda``, or ``auto`` for a GPU if there is one.
-        nprobe: number of lists an inverted-file index looks into; other backends ignore it.
+        nprobe: number of lists an inverted-file index looks into; ``None`` for what it was measured with. Other
+            backends ignore it.
         load: ``mmap`` leaves index and keys on disk, memory mapped, where the search runs on the CPU (processes of one
             machine share what they read); ``ram`` reads them into memory first.
 

@@ -23,30 +23,35 @@ class Measurement:
     milliseconds: float
 
 
-def measure(search: SearchBackend, exact: SearchBackend, datastore: Datastore, k: int, seed: int) -> Measurement:
-    """Search for a sample of stored keys, each without its own entry.
+class RecallTest:
+    """Searches for a sample of stored keys, each without its own entry.
 
     A found key counts if it is as near as the k-th of the exact search, so which of several equally near
     keys was chosen does not matter.
 
     Args:
-        search: what is measured.
-        exact: the truth, over the same datastore.
+        exact: the truth; it is searched once.
         datastore: whose keys are searched.
         k: number of neighbours.
         seed: of the sample.
     """
-    sample = sample_entries(datastore.entries, QUERIES, seed)
-    keys = torch.from_numpy(datastore.gather_keys(sample))
-    own = torch.from_numpy(sample)[:, None]
-    true_distances, true_ids = exact.search(keys, k + 1)
-    truth = _without(own, true_ids, true_distances)
-    ids, milliseconds = _timed_search(search, keys, k + 1)
-    distances = _without(own, ids, _exact_distances(datastore, keys, ids))
-    furthest = truth.masked_fill(truth.isinf(), -1).amax(dim=1, keepdim=True)
-    hits = int((distances <= furthest * (1 + _TOLERANCE)).sum())
-    wanted = int(torch.isfinite(truth).sum())
-    return Measurement(hits / wanted if wanted else 1.0, milliseconds)
+
+    def __init__(self, exact: SearchBackend, datastore: Datastore, k: int, seed: int) -> None:
+        sample = sample_entries(datastore.entries, QUERIES, seed)
+        self._datastore, self._k = datastore, k
+        self._keys = torch.from_numpy(datastore.gather_keys(sample))
+        self._own = torch.from_numpy(sample)[:, None]
+        distances, ids = exact.search(self._keys, k + 1)
+        self._truth = _without(self._own, ids, distances)
+
+    def measure(self, search: SearchBackend) -> Measurement:
+        """What *search*, over the same datastore, finds of the truth."""
+        ids, milliseconds = _timed_search(search, self._keys, self._k + 1)
+        distances = _without(self._own, ids, _exact_distances(self._datastore, self._keys, ids))
+        furthest = self._truth.masked_fill(self._truth.isinf(), -1).amax(dim=1, keepdim=True)
+        hits = int((distances <= furthest * (1 + _TOLERANCE)).sum())
+        wanted = int(torch.isfinite(self._truth).sum())
+        return Measurement(hits / wanted if wanted else 1.0, milliseconds)
 
 
 def _timed_search(search: SearchBackend, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, float]:

@@ -3,11 +3,12 @@
 import numpy as np
 import torch
 
-from fairseq_knn.datastore import Datastore
+from fairseq_knn.datastore import Datastore, ShardedDatastore
 from fairseq_knn.datastore.layout import sample_path
 from fairseq_knn.errors import DatastoreError
 from fairseq_knn.index.backend import SearchBackend
 from fairseq_knn.index.sampling import sample_entries
+from fairseq_knn.storage.digest import file_digest
 
 SELF_TEST_KEYS = 32
 _AMONG = 8  # nearest
@@ -20,20 +21,19 @@ def self_test_sample(datastore: Datastore) -> tuple[np.ndarray, np.ndarray]:
         DatastoreError: what was kept of dropped keys is missing or damaged.
     """
     sample = sample_entries(datastore.entries, SELF_TEST_KEYS, seed=1)
-    return sample, datastore.gather_keys(sample) if datastore.has_keys else _kept_keys(datastore, len(sample))
+    return sample, datastore.gather_keys(sample) if datastore.has_keys else _kept_keys(datastore)
 
 
-def _kept_keys(datastore: Datastore, count: int) -> np.ndarray:
+def _kept_keys(datastore: Datastore) -> np.ndarray:
     file = sample_path(datastore.path)
-    try:
-        keys: np.ndarray = np.load(file)
-        if keys.shape != (count, datastore.dimension):
-            raise ValueError(f"shape {keys.shape} instead of {(count, datastore.dimension)}")
-    except (OSError, ValueError, EOFError) as error:
+    recorded = datastore.sample_digest if isinstance(datastore, ShardedDatastore) else None
+    if not file.exists() or file_digest(file) != recorded:
+        state = "damaged" if file.exists() else "missing"
         raise DatastoreError(
-            f"{file}, the keys that were kept to test the index with, cannot be read ({error}): restore it, or build "
-            "the datastore again with --knn-overwrite"
-        ) from error
+            f"{file}, the keys that were kept to test the index with, is {state}: restore it, or build the datastore "
+            "again with --knn-overwrite"
+        )
+    keys: np.ndarray = np.load(file)
     return keys
 
 

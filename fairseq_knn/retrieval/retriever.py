@@ -43,7 +43,7 @@ class Retriever:
         k: number of neighbours.
         backend: ``faiss``, ``torch`` (exact) or ``auto``.
         device: where keys, values and index live: ``cpu``, ``cuda`` or ``auto``.
-        nprobe: how many lists of an inverted index are searched.
+        nprobe: how many lists of an inverted index are searched; ``None`` for what it was measured with.
         load: ``mmap`` (keys and index stay on disk, memory mapped) or ``ram``.
         with_keys: give the neighbours' keys too, for combiners that need them. They come from the GPU's memory if they
             fit there.
@@ -61,7 +61,7 @@ class Retriever:
         *,
         backend: str = "auto",
         device: str = "auto",
-        nprobe: int = 32,
+        nprobe: int | None = None,
         load: str = "mmap",
         with_keys: bool = False,
     ) -> None:

@@ -30,7 +30,7 @@ def explain_os_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals to write *path* into one sentence with the remedy.
 
     Raises:
-        UserError: the disk is full, or the place is read-only, not permitted or no directory.
+        UserError: the disk is full, or the place is read-only, not permitted, absent or no directory.
     """
     try:
         yield
@@ -43,6 +43,12 @@ def explain_os_errors(path: Path) -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise UserError(
                 f"{path} cannot be written ({error.strerror}): choose a place you may write to or mend its permissions"
+            ) from error
+        if error.errno in (errno.ENOENT, errno.EISDIR):
+            raise UserError(
+                f"{path} cannot be written: "
+                + ("it is a directory" if error.errno == errno.EISDIR else f"there is no directory {path.parent}")
+                + "; choose another path"
             ) from error
         if error.errno in (errno.EEXIST, errno.ENOTDIR):
             raise UserError(
@@ -68,6 +74,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def check_writable(path: Path) -> None:
+    """Find out whether *path* could be written, before something long is done whose result it is to hold.
+
+    Raises:
+        UserError: it could not.
+    """
+    with explain_os_errors(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a directory")
+        temporary = partial_path(path)
+        temporary.touch()
+        temporary.unlink()
 
 
 def publish(temporary: Path, path: Path) -> None:

@@ -61,11 +61,19 @@ class SentenceCount:
         """Start counting a split."""
         self.split, self.planned, self.too_long, self.processed = split, planned, too_long, 0
 
-    def expect_input(self) -> None:
-        """Count lines as they are typed; the closing line comes when the program ends."""
+    def expect_input(self, statistics: Callable[[], dict[str, Any]]) -> None:
+        """Count lines as they are typed; the closing line comes when the program ends.
+
+        Args:
+            statistics: called then, for further figures.
+        """
         if not self._interactive:
             self._interactive = True
-            atexit.register(lambda: logger.info(f"{self.processed:,} sentences processed"))
+            atexit.register(lambda: self._close_input(statistics()))
+
+    def _close_input(self, statistics: dict[str, Any]) -> None:
+        figures = json.dumps({"sentences": self.processed, **statistics})
+        logger.info(f"{self.processed:,} sentences processed | {figures}")
 
     def close(self, statistics: dict[str, Any]) -> None:
         """Log the closing line: one sentence, then the same figures as JSON."""

@@ -65,9 +65,12 @@ class KnnConfig(FairseqDataclass):
         default="auto",
         metadata={"help": "where keys, values and index live; auto: the GPU if there is one"},
     )
-    knn_nprobe: int = field(
-        default=32,
-        metadata={"help": "lists of an inverted index that are searched: more is slower and finds more"},
+    knn_nprobe: Optional[int] = field(  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "lists of an inverted index that are searched (default: as many as build-index found to be enough, "
+            "at most 32; 32 for an index of knn-box)"
+        },
     )
     knn_load: ChoiceEnum(LOADS) = field(  # type: ignore[valid-type]
         default="mmap",
@@ -114,12 +117,20 @@ def check_config(config: KnnConfig) -> None:
     Raises:
         ConfigurationError: a setting is out of its range.
     """
-    for name, least in (("knn_k", 1), ("knn_nprobe", 1), ("knn_shard_sentences", 1)):
-        if (value := getattr(config, name)) < least:
-            raise ConfigurationError(f"--{name.replace('_', '-')} is {value}, but must be at least {least}")
+    for name, choices in (("knn_backend", BACKENDS), ("knn_device", DEVICES), ("knn_load", LOADS)):
+        if (choice := getattr(config, name)) not in choices:
+            raise ConfigurationError(f"{_flag(name)} is {choice!r}, but must be one of {', '.join(choices)}")
+    for name in ("knn_k", "knn_nprobe", "knn_shard_sentences"):
+        value = getattr(config, name)
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ConfigurationError(f"{_flag(name)} is {value!r}, but must be a whole number, at least 1")
     threshold = config.knn_skip_threshold
-    if threshold is not None and not 0 < threshold <= 1:
+    if threshold is not None and not (isinstance(threshold, int | float) and 0 < threshold <= 1):
         raise ConfigurationError(
-            f"--knn-skip-threshold is {threshold:g}, but it is compared with probabilities: choose it above 0 and up "
+            f"--knn-skip-threshold is {threshold!r}, but it is compared with probabilities: choose it above 0 and up "
             "to 1"
         )
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -1,6 +1,7 @@
 """One run with datastores: which model uses which, checked before the first sentence is translated."""
 
 import logging
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -81,6 +82,11 @@ class KnnSession:
     def adopt(self, model: nn.Module) -> None:
         """Let a model that is about to be loaded from a checkpoint work with datastores."""
         if not self.building and not self._datastores:
+            if os.path.exists(self.path) and ":" in self.path:
+                raise ConfigurationError(
+                    f"--knn-datastore-path names {self.path}, but ':' separates several datastores: rename "
+                    "the directory"
+                )
             self._datastores = [Datastore.load(path) for path in self.path.split(":")]
         augment(model, self.key, lambda: self._augmentation(model))
         self._models.append(model)

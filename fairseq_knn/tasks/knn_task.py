@@ -109,7 +109,7 @@ class KnnTask:
             return stock(dataset, *args, **kwargs)
         split = next((name for name, data in self.datasets.items() if data is dataset), None)  # type: ignore[attr-defined]
         if split is None:
-            self._count.expect_input()
+            self._count.expect_input(self.knn.statistics)
             return stock(dataset, *args, **kwargs)
         if not len(dataset):
             raise ConfigurationError(f"the split {split!r} has no sentences: {_CHECK_SPLIT}")

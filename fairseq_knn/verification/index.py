@@ -10,8 +10,6 @@ from fairseq_knn.errors import UserError
 from fairseq_knn.index.record import IndexRecord
 from fairseq_knn.verification.findings import Finding
 
-_NPROBE = 32  # lists to look into where nobody noted how many the index was measured with
-
 
 def index_bytes(datastore: Datastore) -> int:
     """Bytes that :func:`index_findings` reads for the checksum."""
@@ -56,8 +54,7 @@ def _tested(datastore: Datastore, record: IndexRecord | None) -> str:
     # faiss brings a second OpenMP runtime: it is loaded only where it is used.
     from fairseq_knn.index.faiss_backend import FaissBackend
 
-    nprobe = _NPROBE if record is None or record.nprobe is None else record.nprobe
-    backend = FaissBackend(datastore, torch.device("cpu"), nprobe, mapped=True)
+    backend = FaissBackend(datastore, torch.device("cpu"), None, mapped=True)
     of = "" if record is None else f" ({record.settings.factory}, recall@{record.k} {record.recall:.3f} when built)"
     return f"stored keys find themselves in {backend.path.name}{of}"
 

@@ -56,13 +56,17 @@ class KnnboxCheck(Check):
             empty = len(block) - 1 - int(filled[-1]) if len(filled) else empty + len(block)
             advance(block.nbytes + tokens.nbytes)
         keys.zero.count -= empty  # they are the last, so the first that is wrong stays the same
-        for array, faults in ((self._keys, keys.faults()), (self._values, values.faults())):
-            for fault in faults:
-                self.index_is_testable = False
-                yield Finding(f"{array.path}: {fault}; {MAKE_IT_AGAIN}")
+        for fault in keys.faults():
+            self.index_is_testable = False
+            yield Finding(f"{self._keys.path}: {fault}; {MAKE_IT_AGAIN}")
+        remedy = MAKE_IT_AGAIN
+        if self._symbols.size is not None:
+            remedy = f"name the dictionary of the data it was built from as --vocabulary, or {MAKE_IT_AGAIN}"
+        for fault in values.faults():
+            yield Finding(f"{self._values.path}: {fault}; {remedy}")
         if empty:
             yield Finding(
                 f"the last {empty:,} of {entries:,} entries are empty, as where adaptive-knn-mt makes room for more "
-                f"than there are: `fairseq-knn convert {self._path} NEW` leaves them out",
+                f"than there are: `fairseq-knn convert {self._path} NEW DATA --path BASE.pt` leaves them out",
                 fault=False,
             )

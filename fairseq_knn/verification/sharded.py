@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fairseq_knn.datastore.layout import ARRAYS, array_path, commit_path, manifest_path
 from fairseq_knn.datastore.manifest import Manifest, ShardRecord
-from fairseq_knn.datastore.merging import begun, commit_record, how_to_finish
+from fairseq_knn.datastore.merging import begun, commit_record, committed, how_to_finish
 from fairseq_knn.datastore.sharded import ShardedDatastore
 from fairseq_knn.storage.digest import short
 from fairseq_knn.verification.content import Endings, KeyContent, SentenceContent, Symbols, ValueContent
@@ -56,7 +56,8 @@ class ShardedCheck(Check):
 
     def findings(self, advance: Advance) -> Iterator[Finding]:
         if self.datastore is None:
-            yield Finding(how_to_finish(self._path, self._plan, self._records))
+            whole = [shard for shard in self._records if committed(self._path, shard) is not None]
+            yield Finding(how_to_finish(self._path, self._plan, whole))
         else:
             for fault in _manifest_faults(self.datastore.manifest):
                 yield Finding(f"{manifest_path(self._path)} {fault}: restore it, or build the datastore again")

@@ -11,6 +11,7 @@ import torch
 
 from fairseq_knn.cli.main import main
 from fairseq_knn.datastore import Datastore
+from fairseq_knn.errors import ConfigurationError
 from tests import cli, toy
 
 KNNBOX = toy.TOY / "knnbox_datastore"
@@ -68,6 +69,38 @@ FORKS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
+
+
+def test_names_and_parameters_that_only_forks_have(as_it_is: cli.Run, tmp_path: Path) -> None:
+    checkpoint = torch.load(toy.ARGS_STYLE, weights_only=False)
+    checkpoint["args"].criterion = "label_smoothed_cross_entropy_for_robust"
+    checkpoint["args"].optimizer, checkpoint["args"].task = "their_adam", "translation_with_datastore"
+    checkpoint["model"]["decoder.combiner.meta_k_network.weight"] = torch.zeros(3)
+    torch.save(checkpoint, tmp_path / "fork.pt")
+    run = toy.translate(KNNBOX, *SETTINGS, model=tmp_path / "fork.pt")
+    assert run.lines() == as_it_is.lines()
+    assert "1 parameters of a combiner are left out" in run.log
+    checkpoint["args"].arch = "their_transformer"
+    torch.save(checkpoint, tmp_path / "other.pt")
+    with pytest.raises(ConfigurationError, match="has the architecture their_transformer, which is not registered"):
+        toy.translate(KNNBOX, model=tmp_path / "other.pt")
+
+
+def test_an_interrupted_conversion_of_something_else_is_not_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    shutil.copytree(KNNBOX, old)
+    keys = np.memmap(old / "keys.npy", np.float16, "r+")
+    keys *= np.float16(1.01)
+    keys.flush()
+    small = ("--knn-shard-sentences", 300)
+    with monkeypatch.context() as patch:
+        patch.setattr("fairseq_knn.datastore.writer.merge", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert convert(KNNBOX, new, *small) == 130
+    assert convert(old, new, *small) == 1
+    assert "holds an unfinished datastore of another plan" in capsys.readouterr().err
+    assert convert(KNNBOX, new, *small) == 0
 
 
 @pytest.mark.parametrize("fork", FORKS)

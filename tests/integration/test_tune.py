@@ -75,3 +75,44 @@ def test_bad_grid_is_refused_in_one_sentence(
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("fairseq-knn: error: ")
     assert sentence in error
+
+
+def test_targets_that_cannot_be_written_are_noticed_before_the_model_runs(
+    datastore: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for flag, name, told in (
+        ("--heat-map", "absent/x.png", "there is no directory"),
+        ("--output", "absent/x.json", "there is no directory"),
+        ("--heat-map", ".", "it is a directory"),
+    ):
+        assert tune(datastore, flag, tmp_path / name) == 1
+        printed = capsys.readouterr()
+        assert told in printed.err.strip().splitlines()[-1]
+        assert "tokens" not in printed.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--path", "nope.pt"), "--path names nope.pt, but there is no such file"),
+        (("--temperature", 1.0, "--ks", 2, "--lambdas", 0.5, "--temperatures", 10), None),
+        (("--knn-mode", "build_datastore", "--ks", 2, "--lambdas", 0.5, "--temperatures", 10), None),
+    ],
+)
+def test_flags_of_fairseq(
+    arguments: tuple[object, ...], told: str | None, datastore: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tune(datastore, *arguments) == (0 if told is None else 1)
+    printed = capsys.readouterr()
+    if told is None:  # an abbreviation of --temperatures would have replaced 10
+        assert "--knn-temperature 10" in printed.out
+    else:
+        assert told in printed.err
+
+
+def test_data_that_is_not_there(datastore: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    known = ["--path", str(toy.BASE), "--knn-datastore-path", str(datastore)]
+    assert main(["tune", "nodata", *known]) == 1
+    assert "DATA names nodata, but there is no such file" in capsys.readouterr().err
+    assert main(["tune", *known]) == 1
+    assert "the following arguments are required: data (DATA, --path" in capsys.readouterr().err

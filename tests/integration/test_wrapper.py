@@ -49,8 +49,12 @@ def test_broken_into_and_out_again(hub: Any, plain: list[str]) -> None:
     (by_knnbox,) = [line for line in expected.read_text(encoding="utf-8").splitlines() if line.startswith("Generate")]
     assert bleu(translate(hub)) == pytest.approx(float(by_knnbox.split()[6]), abs=0.5)
     assert wrapper.retrievers[0].statistics.queries > 1000
+    assert wrapper.statistics["knn_queries"] == wrapper.retrievers[0].statistics.queries
     with pytest.raises(ConfigurationError, match="in a model already"):
         wrapper.break_into(hub)
+    with pytest.raises(ConfigurationError, match="the model consults datastores already"):
+        KNNWrapper(KNNBOX).break_into(hub)
+    assert isinstance(decoder, KnnDecoder)
     wrapper.break_out()
     assert type(decoder) is stock
     assert set(vars(decoder)) == attributes
@@ -88,7 +92,12 @@ def test_a_datastore_of_another_model(hub: Any, datastore: Any, other_model: Any
         ({"lmbda": 1.5}, "lambda is 1.5"),
         ({"temperature": 0}, "temperature is 0"),
         ({"skip_threshold": 0}, "skip-threshold is 0"),
-        ({"prob": 32}, "'prob' is no setting of retrieval"),
+        ({"prob": 32}, "'prob' is no setting of retrieval: choose among k, lambda"),
+        ({"mode": "build_datastore"}, "'mode' is no setting of retrieval"),
+        ({"backend": "scann"}, "knn-backend is 'scann', but must be one of auto, faiss, torch"),
+        ({"device": "gpu"}, "knn-device is 'gpu'"),
+        ({"k": "8"}, "knn-k is '8', but must be a whole number"),
+        ({"skip_threshold": "0.9"}, "skip-threshold is '0.9'"),
     ],
 )
 def test_settings_out_of_range(hub: Any, settings: dict[str, Any], message: str) -> None:

@@ -83,3 +83,11 @@ def test_far_neighbours_give_no_nan() -> None:
         torch.tensor([-1.0, -2.0]), torch.tensor([-1.0, -1.0]), distances, torch.tensor([[False, True], [False, False]])
     )
     assert all(math.isfinite(point.loss) for point in grid.points())
+
+
+def test_tiny_temperatures_give_no_nan() -> None:
+    grid = VanillaGrid([1, 2], [0.5], [1e-38, 10.0])
+    distances = torch.tensor([[30.0, 40.0]])
+    grid.add(torch.tensor([-1.0]), torch.tensor([-0.5]), distances, torch.tensor([[True, False]]))
+    assert all(math.isfinite(point.loss) for point in grid.points())
+    assert all(math.isfinite(skip.loss) for skip in grid.skipping(grid.points()[0]))

@@ -104,7 +104,7 @@ def test_finished_index_is_left_alone(tmp_path: Path, monkeypatch: pytest.Monkey
     record = build_index(datastore, INVERTED, device="cpu")
     before = result(datastore)
     monkeypatch.setattr(filling, "_train", pytest.fail)
-    monkeypatch.setattr(build_module, "measure", pytest.fail)
+    monkeypatch.setattr(build_module, "RecallTest", pytest.fail)
     lines: list[str] = []
     assert build_index(datastore, INVERTED, device="cpu", report=lines.append) == record
     assert "is up to date" in lines[0]

@@ -14,6 +14,7 @@ from fairseq_knn.errors import DatastoreError, SearchIndexError
 from fairseq_knn.index import open_backend
 from fairseq_knn.index.build import build_index
 from fairseq_knn.index.dropping import drop_keys
+from fairseq_knn.index.faiss_backend import FaissSearch
 from fairseq_knn.retrieval import Retriever
 from tests.support import write_datastore
 
@@ -58,7 +59,7 @@ def test_what_needs_keys_says_so(store: ShardedDatastore) -> None:
         lambda: dropped.gather_keys(np.array([1])),
         lambda: build_index(dropped, "flat", device="cpu"),
     ):
-        with pytest.raises(DatastoreError, match=r"were dropped when its index was built, .*needs them: use the index"):
+        with pytest.raises(DatastoreError, match=r"were dropped when its index was built, .*needs them: use its index"):
             use()
 
 
@@ -66,9 +67,18 @@ def test_the_index_is_still_tested_when_it_is_opened(store: ShardedDatastore, mo
     drop_keys(store)
     dropped = Datastore.load(store.path)
     open_backend(dropped, backend="faiss", device="cpu")
-    shuffled = np.random.default_rng(0).normal(size=(32, 12)).astype(np.float16)
-    np.save(store.path / "shards/sample.npy", shuffled)
+    nothing = torch.ones(32, 8), torch.full((32, 8), -1)
+    monkeypatch.setattr(FaissSearch, "search", lambda *_: nothing)
     with pytest.raises(SearchIndexError, match=r"stored keys looked up in .* find themselves"):
+        open_backend(dropped, backend="faiss", device="cpu")
+    monkeypatch.undo()
+    kept = store.path / "shards/sample.npy"
+    for content in (kept.read_bytes()[:-1] + b"x", b"no array", b""):
+        kept.write_bytes(content)
+        with pytest.raises(DatastoreError, match=r"sample\.npy, the keys that were kept .*, is damaged: restore it"):
+            open_backend(dropped, backend="faiss", device="cpu")
+    kept.unlink()
+    with pytest.raises(DatastoreError, match=r"sample\.npy, .*, is missing: restore it"):
         open_backend(dropped, backend="faiss", device="cpu")
 
 
@@ -123,7 +133,7 @@ def test_built_anew_it_has_keys_again(store: ShardedDatastore) -> None:
 
 def test_damaged_note(store: ShardedDatastore) -> None:
     drop_keys(store)
-    for content in ("[]", '{"keys": 1}', "{"):
+    for content in ("[]", '{"keys": 1}', '{"arrays": ["keys"]}', "{"):
         (store.path / "shards/dropped.json").write_text(content)
         with pytest.raises(DatastoreError, match=r"dropped\.json"):
             Datastore.load(store.path)
@@ -136,3 +146,13 @@ def test_command(store: ShardedDatastore, capsys: pytest.CaptureFixture[str]) ->
     assert main([*arguments, "--drop-keys"]) == 0  # once more
     assert main(["build-index", str(store.path)]) == 1
     assert "were dropped" in capsys.readouterr().err
+
+
+def test_a_manifest_that_is_lost_after_dropping(store: ShardedDatastore) -> None:
+    """The build that is then told to run again writes the keys anew, and they count."""
+    drop_keys(store)
+    (store.path / "manifest.json").unlink()
+    writer = DatastoreWriter(store.path, store.plan)
+    assert writer.pending() == list(range(len(store.shard_entries)))
+    assert not (store.path / "shards/dropped.json").exists()
+    assert not (store.path / "shards/sample.npy").exists()

@@ -34,7 +34,7 @@ def store(path: Path, keys: np.ndarray) -> Datastore:
 def inverted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A datastore with an inverted file; tests work on copies."""
     path = tmp_path_factory.mktemp("inverted") / "store"
-    build_index(store(path, clustered(3000, 12)), "IVF16,PQ3x4fsr,Refine(SQfp16)", device="cpu")
+    build_index(store(path, clustered(3000, 12)), "IVF16,PQ3x4fsr,Refine(SQfp16)", device="cpu", nprobe=16)
     return path
 
 
@@ -43,7 +43,7 @@ def indexed(inverted: Path, tmp_path: Path) -> Datastore:
     return Datastore.load(shutil.copytree(inverted, tmp_path / "store"))
 
 
-def open_faiss(datastore: Datastore, nprobe: int = 32):
+def open_faiss(datastore: Datastore, nprobe: int | None = None):
     return open_backend(datastore, backend="faiss", device="cpu", nprobe=nprobe)
 
 

@@ -8,7 +8,7 @@ import torch
 
 from fairseq_knn.index import open_backend
 from fairseq_knn.index.backend import SearchBackend
-from fairseq_knn.index.recall import measure
+from fairseq_knn.index.recall import RecallTest
 from tests.support import write_datastore
 
 
@@ -27,7 +27,7 @@ class Altered(SearchBackend):
 def recall(path: Path, keys: np.ndarray, alter, k: int = 8) -> float:
     datastore = write_datastore(path / "store", keys, np.zeros(len(keys), np.int32))
     exact = open_backend(datastore, backend="torch", device="cpu")
-    return measure(Altered(exact, alter), exact, datastore, k, seed=1).recall
+    return RecallTest(exact, datastore, k, seed=1).measure(Altered(exact, alter)).recall
 
 
 @pytest.fixture(scope="module")

@@ -120,7 +120,7 @@ def test_dropped_keys(store: Datastore) -> None:
     assert found(dropped) == []
     assert "stored keys find themselves" in found(dropped, faults=False)[0]
     (store.path / "shards" / "sample.npy").write_bytes(b"")
-    assert "sample.npy, the keys that were kept to test the index with, cannot be read" in found(dropped)[0]
+    assert "sample.npy, the keys that were kept to test the index with, is damaged" in found(dropped)[0]
     flip(store.path / "index.faiss", 5000)
     (fault,) = found(dropped)
     assert "it cannot be built again without the keys, which were dropped: restore it" in fault

@@ -76,8 +76,8 @@ def test_wrong_numbers(store: Path) -> None:
     told = (
         "keys.npy: of 30 keys 1 is NaN or infinite (in row 7); restore it",
         "keys.npy: of 30 keys 1 is 0 throughout (in row 9); restore it",
-        "vals.npy: of 30 values 2 are none of the 50 ids of the vocabulary (the first in row 3); restore it",
-        "vals.npy: of 30 values 1 is 1, which is padding and never a target (in row 11); restore it",
+        "vals.npy: of 30 values 2 are none of the 50 ids of the vocabulary (the first in row 3); name the dictionary",
+        "vals.npy: of 30 values 1 is 1, which is padding and never a target (in row 11); name the dictionary",
     )
     assert len(faults) == len(told)
     for fault, part in zip(faults, told, strict=True):

@@ -267,7 +267,7 @@ def test_special_symbols_are_those_of_the_dictionary(store: Path) -> None:
 
 
 def test_dropped_keys(store: Path) -> None:
-    (store / "shards" / "dropped.json").write_text(json.dumps({"arrays": ["keys"]}))
+    (store / "shards" / "dropped.json").write_text(json.dumps({"arrays": ["keys"], "sample": ""}))
     for shard in range(3):
         array_path(store, "keys", shard).unlink()
     assert found(store) == []
