@@ -48,6 +48,7 @@ class Augmentation:
         self._sure = None if skip_threshold is None else math.log(skip_threshold)
         self.positions = 0
         self.skipped = 0
+        self._weights = torch.zeros(3, dtype=torch.float64)  # sum of lambda, how often above 0.5, how often at all
 
     def log_probs(self, model_log_probs: Tensor, logits: Tensor, state: DecoderState, least: float) -> Tensor:
         """Mix the neighbours into the model's log-probabilities (same shape as *logits*).
@@ -67,7 +68,18 @@ class Augmentation:
         if isinstance(self.combiner, nn.Module):
             self.combiner.to(query.device)
         mixture = self.combiner.mixture(query, neighbours, model_log_probs)
+        if isinstance(self.combiner, nn.Module):
+            weight, found = mixture.weight.detach(), neighbours.found[..., 0]
+            counted = torch.stack([weight.double().sum(), (weight > 0.5).double().sum(), found.double().sum()])
+            # On the weights' device: asking for a number would make a GPU wait.
+            self._weights = self._weights.to(counted.device) + counted
         return mix(model_log_probs, neighbours.values, mixture, least=least)
+
+    @property
+    def weights(self) -> tuple[float, float] | None:
+        """Mean lambda of a trained combiner, and the share of positions where it was above 0.5."""
+        total, high, count = self._weights.tolist()
+        return (total / count, high / count) if count else None
 
     def _complete(self, neighbours: Neighbours) -> Neighbours:
         """With the model's log-probability of every neighbour's token in its own place, if the combiner needs it."""

@@ -41,7 +41,8 @@ class KnnConfig(FairseqDataclass):
         },
     )
     knn_combiner: ChoiceEnum(tuple(COMBINERS)) = field(  # type: ignore[valid-type]
-        default="vanilla", metadata={"help": "how neighbours become a distribution"}
+        default="vanilla",
+        metadata={"help": "how neighbours become a distribution; all but vanilla are trained (--knn-combiner-path)"},
     )
     knn_combiner_path: Optional[str] = field(  # noqa: UP045
         default=None,

@@ -237,6 +237,9 @@ class KnnSession:
             "knn_lambda": self.config.knn_lambda,
             "knn_k": self.retrievers[0].k,
         }
+        if weights := [a.weights for a in augmentations if a.weights is not None]:
+            figures["knn_lambda"] = round(sum(mean for mean, _ in weights) / len(weights), 4)
+            figures["knn_lambda_high"] = round(sum(high for _, high in weights) / len(weights), 4)
         if self.config.knn_skip_threshold is not None:
             positions = sum(a.positions for a in augmentations)
             figures["knn_skipped"] = round(sum(a.skipped for a in augmentations) / positions, 4) if positions else 0.0
