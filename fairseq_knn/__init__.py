@@ -11,13 +11,25 @@ from fairseq_knn.activation import activate
 from fairseq_knn.version import __version__
 
 _API = {
+    "AdaptiveCombiner": "fairseq_knn.combiners",
     "Datastore": "fairseq_knn.datastore",
     "KNNWrapper": "fairseq_knn.wrapper",
+    "KernelSmoothedCombiner": "fairseq_knn.combiners",
     "Retriever": "fairseq_knn.retrieval",
+    "RobustCombiner": "fairseq_knn.combiners",
     "VanillaCombiner": "fairseq_knn.combiners",
 }
 
-__all__ = ["Datastore", "KNNWrapper", "Retriever", "VanillaCombiner", "__version__"]
+__all__ = [
+    "AdaptiveCombiner",
+    "Datastore",
+    "KNNWrapper",
+    "KernelSmoothedCombiner",
+    "Retriever",
+    "RobustCombiner",
+    "VanillaCombiner",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -22,5 +22,9 @@ class DatastoreError(UserError):
     """A datastore is missing, unfinished, damaged, or was built for something else."""
 
 
+class CombinerError(UserError):
+    """A trained combiner is missing, damaged, or was made for something else."""
+
+
 class SearchIndexError(UserError):
     """A search index is missing, damaged, stale, or cannot be built as asked."""

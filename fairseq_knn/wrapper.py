@@ -14,7 +14,7 @@ from fairseq_knn.tasks.knn_config import KnnConfig, check_config
 from fairseq_knn.tasks.knn_session import KnnSession
 
 _SETTINGS = (
-    *("k", "lambda", "temperature"),
+    *("k", "lambda", "temperature", "combiner_path"),
     *("backend", "device", "nprobe", "load", "skip_threshold", "key", "allow_mismatch"),
 )
 
@@ -39,7 +39,8 @@ class KNNWrapper:
         lmbda: weight of the neighbours against the model, 0 to 1.
         temperature: squared distances are divided by it.
         options: other settings of :class:`~fairseq_knn.tasks.knn_config.KnnConfig` without their ``knn_``:
-            ``backend``, ``device``, ``nprobe``, ``load``, ``skip_threshold``, ``key``, ``allow_mismatch``.
+            ``combiner_path``, ``backend``, ``device``, ``nprobe``, ``load``, ``skip_threshold``, ``key``,
+            ``allow_mismatch``.
 
     Raises:
         ConfigurationError: a setting is out of its range or unknown.

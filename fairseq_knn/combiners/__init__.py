@@ -3,12 +3,29 @@
 A combiner is one small module with one class and one line in :data:`COMBINERS`.
 """
 
-from collections.abc import Callable
-
+from fairseq_knn.combiners.adaptive import AdaptiveCombiner
 from fairseq_knn.combiners.base import Combiner, Mixture
+from fairseq_knn.combiners.kernel_smoothed import KernelSmoothedCombiner
 from fairseq_knn.combiners.mixing import mix
+from fairseq_knn.combiners.robust import RobustCombiner
+from fairseq_knn.combiners.trained import TrainedCombiner
 from fairseq_knn.combiners.vanilla import VanillaCombiner
 
-COMBINERS: dict[str, Callable[..., Combiner]] = {"vanilla": VanillaCombiner}
+COMBINERS: dict[str, type[Combiner]] = {
+    "vanilla": VanillaCombiner,
+    "adaptive": AdaptiveCombiner,
+    "kernel_smoothed": KernelSmoothedCombiner,
+    "robust": RobustCombiner,
+}
 
-__all__ = ["COMBINERS", "Combiner", "Mixture", "VanillaCombiner", "mix"]
+__all__ = [
+    "COMBINERS",
+    "AdaptiveCombiner",
+    "Combiner",
+    "KernelSmoothedCombiner",
+    "Mixture",
+    "RobustCombiner",
+    "TrainedCombiner",
+    "VanillaCombiner",
+    "mix",
+]

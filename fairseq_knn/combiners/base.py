@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -24,7 +25,21 @@ class Mixture:
 
 
 class Combiner(ABC):
-    """Turns retrieved neighbours into a :class:`Mixture`."""
+    """Turns retrieved neighbours into a :class:`Mixture`.
+
+    Attributes:
+        kind: its name in :data:`~fairseq_knn.combiners.COMBINERS`.
+        max_k: the number of neighbours it was made for; ``None`` for any.
+        query_dim: the dimension of queries and keys it was made for; ``None`` for any.
+        needs_keys: whether :attr:`Neighbours.keys <fairseq_knn.retrieval.Neighbours>` is used.
+        needs_key_log_probs: whether :attr:`Neighbours.key_log_probs <fairseq_knn.retrieval.Neighbours>` is used.
+    """
+
+    kind: ClassVar[str]
+    max_k: int | None = None
+    query_dim: int | None = None
+    needs_keys: ClassVar[bool] = False
+    needs_key_log_probs: ClassVar[bool] = False
 
     @abstractmethod
     def mixture(self, query: Tensor, neighbours: Neighbours, log_probs: Tensor) -> Mixture:

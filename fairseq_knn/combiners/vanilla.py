@@ -21,6 +21,8 @@ class VanillaCombiner(Combiner):
         ConfigurationError: a value is out of its range.
     """
 
+    kind = "vanilla"
+
     def __init__(self, weight: float = 0.7, temperature: float = 10.0) -> None:
         if not 0 <= weight <= 1:
             raise ConfigurationError(

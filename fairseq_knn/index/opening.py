@@ -6,6 +6,7 @@ from fairseq_knn.datastore import Datastore
 from fairseq_knn.index.backend import SearchBackend
 from fairseq_knn.index.devices import resolve_device
 from fairseq_knn.index.factory import EXACT_SCAN
+from fairseq_knn.index.stored_keys import ResidentKeys, StoredKeys, StreamedKeys
 from fairseq_knn.index.torch_backend import TorchBackend
 
 BACKENDS = ("auto", "faiss", "torch")
@@ -47,6 +48,24 @@ def open_backend(
     from fairseq_knn.index.faiss_backend import FaissBackend
 
     return FaissBackend(datastore, place, nprobe, mapped=load == "mmap")
+
+
+def open_keys(datastore: Datastore, device: torch.device, *, resident: bool) -> StoredKeys:
+    """Keys by the numbers of their entries.
+
+    Args:
+        datastore: whose keys.
+        device: where they are wanted: in a GPU's memory if they fit there.
+        resident: read them into memory where they would stay on disk.
+
+    Raises:
+        DatastoreError: they were dropped, or a file is damaged.
+    """
+    if device.type != "cpu" and _fits(datastore, device):
+        return ResidentKeys(datastore, device, torch.float16)
+    if resident:
+        return ResidentKeys(datastore, torch.device("cpu"), torch.float16)
+    return StreamedKeys(datastore)
 
 
 def exact_backend(datastore: Datastore, device: torch.device) -> SearchBackend:

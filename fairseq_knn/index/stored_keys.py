@@ -19,7 +19,7 @@ class StoredKeys(Protocol):
         """All keys in order, at most *rows* at a time, as (first entry, (n, d))."""
 
     def gather(self, ids: torch.Tensor) -> torch.Tensor:
-        """Keys of the given entries, ids.shape + (d,)."""
+        """Keys of the given entries, ids.shape + (d,), wherever they are kept."""
 
 
 class ResidentKeys:
@@ -54,7 +54,7 @@ class ResidentKeys:
             yield start, self._keys[start : start + rows]
 
     def gather(self, ids: torch.Tensor) -> torch.Tensor:
-        return self._keys[ids]
+        return self._keys[ids.to(self._keys.device)]
 
 
 class StreamedKeys:
@@ -68,7 +68,7 @@ class StreamedKeys:
             yield start, torch.from_numpy(block).float()
 
     def gather(self, ids: torch.Tensor) -> torch.Tensor:
-        unique, inverse = np.unique(ids.numpy(), return_inverse=True)
+        unique, inverse = np.unique(ids.cpu().numpy(), return_inverse=True)
         keys = torch.from_numpy(self._datastore.gather_keys(unique))
         return keys[torch.from_numpy(inverse).view(ids.shape)]
 

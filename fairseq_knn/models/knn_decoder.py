@@ -3,6 +3,7 @@
 import contextlib
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -12,10 +13,11 @@ from fairseq_knn.combiners import Combiner, mix
 from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.models.decoder_state import STATE, DecoderState, attach
 from fairseq_knn.models.hidden_state import HiddenStateTap
-from fairseq_knn.retrieval import Retriever
+from fairseq_knn.retrieval import Neighbours, Retriever
 from fairseq_knn.storage.digest import parameters_digest
 
 _FAR_BELOW = -1e4  # nats: no neighbour's weight that matters is smaller
+_PROJECTED_ROWS = 1024  # keys at a time: each becomes V logits
 
 
 class Augmentation:
@@ -24,6 +26,7 @@ class Augmentation:
     Args:
         combiner: how neighbours are weighed.
         retriever: where they come from.
+        project: from hidden states (n, d) to logits (n, V), for combiners that need what the model makes of the keys.
         skip_threshold: no search where the model alone gives one token at least this probability; ``None`` searches
             everywhere.
 
@@ -32,12 +35,20 @@ class Augmentation:
         skipped: how many of them were not searched because the model was sure. Counted with a threshold only.
     """
 
-    def __init__(self, combiner: Combiner, retriever: Retriever, skip_threshold: float | None = None) -> None:
+    def __init__(
+        self,
+        combiner: Combiner,
+        retriever: Retriever,
+        skip_threshold: float | None = None,
+        project: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         self.combiner = combiner
         self.retriever = retriever
+        self._project = project
         self._sure = None if skip_threshold is None else math.log(skip_threshold)
         self.positions = 0
         self.skipped = 0
+        self._weights = torch.zeros(3, dtype=torch.float64)  # sum of lambda, how often above 0.5, how often at all
 
     def log_probs(self, model_log_probs: Tensor, logits: Tensor, state: DecoderState, least: float) -> Tensor:
         """Mix the neighbours into the model's log-probabilities (same shape as *logits*).
@@ -52,10 +63,37 @@ class Augmentation:
         place = (logits.data_ptr(), logits.shape, logits.stride())
         if state.found is None or state.found[0] != place:
             wanted = self._wanted(model_log_probs, padding)
-            state.found = (place, self.retriever.retrieve(query, wanted))
+            state.found = (place, self._complete(self.retriever.retrieve(query, wanted)))
         neighbours = state.found[1]
+        if isinstance(self.combiner, nn.Module):
+            self.combiner.to(query.device)
         mixture = self.combiner.mixture(query, neighbours, model_log_probs)
+        if isinstance(self.combiner, nn.Module):
+            weight, found = mixture.weight.detach(), neighbours.found[..., 0]
+            counted = torch.stack([weight.double().sum(), (weight > 0.5).double().sum(), found.double().sum()])
+            # On the weights' device: asking for a number would make a GPU wait.
+            self._weights = self._weights.to(counted.device) + counted
         return mix(model_log_probs, neighbours.values, mixture, least=least)
+
+    @property
+    def weights(self) -> tuple[float, float] | None:
+        """Mean lambda of a trained combiner, and the share of positions where it was above 0.5."""
+        total, high, count = self._weights.tolist()
+        return (total / count, high / count) if count else None
+
+    def _complete(self, neighbours: Neighbours) -> Neighbours:
+        """With the model's log-probability of every neighbour's token in its own place, if the combiner needs it."""
+        if not self.combiner.needs_key_log_probs:
+            return neighbours
+        assert self._project is not None
+        assert neighbours.keys is not None
+        keys, values = neighbours.keys.flatten(0, -2), neighbours.values.flatten().unsqueeze(-1)
+        parts = []
+        for start in range(0, len(keys), _PROJECTED_ROWS):
+            rows = slice(start, start + _PROJECTED_ROWS)
+            logits = self._project(keys[rows]).float()
+            parts.append(logits.gather(-1, values[rows]).squeeze(-1) - logits.logsumexp(dim=-1))
+        return replace(neighbours, key_log_probs=torch.cat(parts).view_as(neighbours.distances))
 
     def _wanted(self, model_log_probs: Tensor, padding: Tensor | None) -> Tensor | None:
         """Which positions to search, bool (b, t); ``None`` for all."""
@@ -116,6 +154,12 @@ class KnnDecoder:
         """The model's own log-probabilities, without neighbours: float32 (B, T, V)."""
         log_probs: Tensor = super().get_normalized_probs(net_output, True, sample)  # type: ignore[misc]
         return log_probs
+
+    def knn_project(self, states: Tensor) -> Tensor:
+        """Logits (n, V) of hidden states (n, d) of the kind ``decoder_output``."""
+        layer = cast(Callable[[Tensor], Tensor], getattr(self, "output_layer", None) or self.fc3)  # type: ignore[attr-defined]
+        weight = next(parameter for parameter in cast(nn.Module, self).parameters())
+        return layer(states.to(weight))
 
     @contextlib.contextmanager
     def knn_record(self) -> Iterator[list[Tensor]]:

@@ -14,11 +14,16 @@ class Neighbours:
         distances: squared Euclidean distances, float32 (..., k); +inf where there is no neighbour.
         ids: entry numbers, int64 (..., k); -1 where there is no neighbour.
         values: target tokens, int64 (..., k); 0 where there is no neighbour.
+        keys: the neighbours' keys, (..., k, d), for combiners that need them; anything where there is no neighbour.
+        key_log_probs: log-probability that the model gives the neighbour's token in its own place, float32 (..., k),
+            for combiners that need it.
     """
 
     distances: Tensor
     ids: Tensor
     values: Tensor
+    keys: Tensor | None = None
+    key_log_probs: Tensor | None = None
 
     @property
     def found(self) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fairseq_knn.datastore import Datastore
 from fairseq_knn.errors import ConfigurationError, DatastoreError
-from fairseq_knn.index import open_backend
+from fairseq_knn.index import open_backend, open_keys
 from fairseq_knn.retrieval.neighbours import Neighbours
 
 
@@ -45,6 +45,8 @@ class Retriever:
         device: where keys, values and index live: ``cpu``, ``cuda`` or ``auto``.
         nprobe: how many lists of an inverted index are searched; ``None`` for what it was measured with.
         load: ``mmap`` (keys and index stay on disk, memory mapped) or ``ram``.
+        with_keys: give the neighbours' keys too, for combiners that need them. They come from the GPU's memory if they
+            fit there.
 
     Raises:
         ConfigurationError: k is below 1 or beyond the number of entries.
@@ -61,6 +63,7 @@ class Retriever:
         device: str = "auto",
         nprobe: int | None = None,
         load: str = "mmap",
+        with_keys: bool = False,
     ) -> None:
         self.datastores = [datastore] if isinstance(datastore, Datastore) else list(datastore)
         self.k = k
@@ -82,6 +85,11 @@ class Retriever:
         self._values = [
             torch.from_numpy(store.values).to(searcher.device)
             for store, searcher in zip(self.datastores, self._backends, strict=True)
+        ]
+        self._keys = [
+            open_keys(store, searcher.device, resident=load == "ram")
+            for store, searcher in zip(self.datastores, self._backends, strict=True)
+            if with_keys
         ]
         self.statistics = SearchStatistics()
 
@@ -130,9 +138,20 @@ class Retriever:
                     torch.where(skipped, empty.values, found.values),
                 )
             neighbours = found
-        return Neighbours(
-            *(t.reshape(*shape, self.k) for t in (neighbours.distances, neighbours.ids, neighbours.values))
+        distances, ids, values = (
+            t.reshape(*shape, self.k) for t in (neighbours.distances, neighbours.ids, neighbours.values)
         )
+        return Neighbours(distances, ids, values, self._gather(ids) if self._keys else None)
+
+    def _gather(self, ids: Tensor) -> Tensor:
+        """Keys of the neighbours, ids.shape + (d,), on their device; zeros where there is no neighbour."""
+        keys = torch.zeros((*ids.shape, self.dimension), dtype=torch.float16, device=ids.device)
+        offset = 0
+        for store, stored in zip(self.datastores, self._keys, strict=True):
+            own = (ids >= offset) & (ids < offset + store.entries)
+            keys[own] = stored.gather(ids[own] - offset).to(keys)
+            offset += store.entries
+        return keys
 
     def _search(self, rows: Tensor) -> Neighbours:
         results = []

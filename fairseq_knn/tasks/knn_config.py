@@ -41,7 +41,12 @@ class KnnConfig(FairseqDataclass):
         },
     )
     knn_combiner: ChoiceEnum(tuple(COMBINERS)) = field(  # type: ignore[valid-type]
-        default="vanilla", metadata={"help": "how neighbours become a distribution"}
+        default="vanilla",
+        metadata={"help": "how neighbours become a distribution; all but vanilla are trained (--knn-combiner-path)"},
+    )
+    knn_combiner_path: Optional[str] = field(  # noqa: UP045
+        default=None,
+        metadata={"help": "directory of a trained combiner, of this package or of knn-box; it knows its own kind"},
     )
     knn_k: int = field(default=8, metadata={"help": "neighbours per query"})
     knn_lambda: float = field(

@@ -7,12 +7,13 @@ from typing import Any
 
 from torch import nn
 
-from fairseq_knn.combiners import COMBINERS
+from fairseq_knn.combiners import TrainedCombiner
 from fairseq_knn.datastore import Datastore
-from fairseq_knn.errors import ConfigurationError, DatastoreError
+from fairseq_knn.errors import CombinerError, ConfigurationError, DatastoreError
 from fairseq_knn.models.knn_decoder import Augmentation, augment, knn_decoder
 from fairseq_knn.retrieval import Retriever
 from fairseq_knn.storage.digest import short, vocabulary_digest
+from fairseq_knn.tasks.knn_combiner import make_combiner
 from fairseq_knn.tasks.knn_config import KnnConfig
 
 logger = logging.getLogger("fairseq_knn")
@@ -32,7 +33,7 @@ class KnnSession:
     def __init__(self, config: KnnConfig, datastores: Sequence[Datastore] = ()) -> None:
         self.config = config
         self.building = config.knn_mode == "build_datastore"
-        self._combiner = COMBINERS[config.knn_combiner](weight=config.knn_lambda, temperature=config.knn_temperature)
+        self._combiner = make_combiner(config)
         self._datastores = list(datastores)
         self._models: list[nn.Module] = []
         self._augmentations: dict[int, Augmentation | None] = {}
@@ -103,9 +104,10 @@ class KnnSession:
         if self.building or self._augmentations:
             return
         self._check_vocabulary(vocabulary)
+        self._check_combiner(len(vocabulary))
         assignment = self._assign()
         for model, stores in zip(self._models, assignment, strict=True):
-            self._augmentations[id(model)] = self._open(stores)
+            self._augmentations[id(model)] = self._open(stores, model)
 
     def _augmentation(self, model: nn.Module) -> Augmentation | None:
         if self.building:
@@ -115,14 +117,21 @@ class KnnSession:
             self.prepare(knn_decoder(model).dictionary.symbols)
         return self._augmentations[id(model)]
 
-    def _open(self, stores: list[Datastore]) -> Augmentation | None:
+    def _open(self, stores: list[Datastore], model: nn.Module) -> Augmentation | None:
         config = self.config
         if self._combiner.ignores_neighbours:
             logger.info("the neighbours have weight 0: translating with the model alone")
             return None
+        combiner = self._combiner
+        if combiner.needs_key_log_probs and self.key != "decoder_output":
+            raise ConfigurationError(
+                f"a {combiner.kind} combiner weighs what the model makes of the keys, which are {self.key} here: it "
+                "works with datastores of decoder_output alone"
+            )
         retriever = Retriever(
             stores,
-            k=config.knn_k,
+            k=combiner.max_k or config.knn_k,
+            with_keys=combiner.needs_keys,
             backend=config.knn_backend,
             device=config.knn_device,
             nprobe=config.knn_nprobe,
@@ -130,7 +139,7 @@ class KnnSession:
         )
         for store in stores:
             logger.info(f"using {store.path}: {store.entries:,} entries of dimension {store.dimension}")
-        return Augmentation(self._combiner, retriever, config.knn_skip_threshold)
+        return Augmentation(combiner, retriever, config.knn_skip_threshold, knn_decoder(model).knn_project)
 
     def _assign(self) -> list[list[Datastore]]:
         """The datastores of each model: those it built itself."""
@@ -191,6 +200,28 @@ class KnnSession:
         """What searches, one for each model that consults datastores."""
         return [a.retriever for a in self._augmentations.values() if a is not None]
 
+    def _check_combiner(self, vocabulary: int) -> None:
+        """Whether a trained combiner has the sizes of the datastores.
+
+        Raises:
+            CombinerError: it has others.
+        """
+        combiner = self._combiner
+        if not isinstance(combiner, TrainedCombiner):
+            return
+        if combiner.probability_dim != vocabulary:
+            raise CombinerError(
+                f"the combiner in {self.config.knn_combiner_path} was trained with {combiner.probability_dim:,} target "
+                f"symbols, the data has {vocabulary:,}: use the one that was trained for this model"
+            )
+        for store in self._datastores:
+            if combiner.query_dim not in (None, store.dimension):
+                raise CombinerError(
+                    f"the combiner in {self.config.knn_combiner_path} was trained with keys of dimension "
+                    f"{combiner.query_dim}, those of {store.path} have dimension {store.dimension}: use the one that "
+                    "was trained with this datastore"
+                )
+
     def statistics(self) -> dict[str, Any]:
         """What the searches of this run cost, for the closing line."""
         augmentations = [a for a in self._augmentations.values() if a is not None]
@@ -204,8 +235,11 @@ class KnnSession:
             "knn_searches": searches,
             "knn_queries": sum(s.queries for s in opened),
             "knn_lambda": self.config.knn_lambda,
-            "knn_k": self.config.knn_k,
+            "knn_k": self.retrievers[0].k,
         }
+        if weights := [a.weights for a in augmentations if a.weights is not None]:
+            figures["knn_lambda"] = round(sum(mean for mean, _ in weights) / len(weights), 4)
+            figures["knn_lambda_high"] = round(sum(high for _, high in weights) / len(weights), 4)
         if self.config.knn_skip_threshold is not None:
             positions = sum(a.positions for a in augmentations)
             figures["knn_skipped"] = round(sum(a.skipped for a in augmentations) / positions, 4) if positions else 0.0

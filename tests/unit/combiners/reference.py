@@ -1,6 +1,7 @@
 """Mixing as the papers write it: slow, in float64, one query after the other."""
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,3 +66,54 @@ def cases(seed: int, rows: int, k: int, vocabulary: int, scale: float = 10.0) ->
     missing = torch.arange(k) >= many[:, None]
     ids = torch.randint(0, 1000, (rows, k), generator=generator).masked_fill(missing, -1)
     return log_probs, Neighbours(distances.masked_fill(missing, torch.inf), ids, values.masked_fill(missing, 0))
+
+
+def softmax(numbers: np.ndarray) -> np.ndarray:
+    powers = np.exp(numbers - numbers.max())
+    result: np.ndarray = powers / powers.sum()
+    return result
+
+
+def sigmoid(number: float) -> float:
+    return 1 / (1 + math.exp(-number))
+
+
+def layers(network: torch.nn.Module, numbers: np.ndarray) -> np.ndarray:
+    """Two linear layers with what stands between them, in float64."""
+    first, between, last = (network[i] for i in range(3))  # type: ignore[index]
+    hidden = first.weight.detach().double().numpy() @ numbers + first.bias.detach().double().numpy()
+    hidden = np.tanh(hidden) if isinstance(between, torch.nn.Tanh) else np.maximum(hidden, 0)
+    result: np.ndarray = last.weight.detach().double().numpy() @ hidden + last.bias.detach().double().numpy()
+    return result
+
+
+def seen(distances: np.ndarray, values: np.ndarray, k: int) -> np.ndarray:
+    """Distances and counts of different tokens, as a network's input; what is missing is as far as the furthest."""
+    missing = k - len(distances)
+    counts = [len(set(values[: j + 1].tolist())) for j in range(len(values))]
+    padded = np.concatenate([distances, np.full(missing, distances.max(initial=0.0))])
+    return np.concatenate([padded, counts + [counts[-1] if counts else 0] * missing])
+
+
+def nested(distances: np.ndarray, temperature: float, shares: np.ndarray) -> np.ndarray:
+    """Weights when a share of the probability goes to the nearest 1, 2, 4, ... neighbours each."""
+    weights = np.zeros(len(distances))
+    for power, share in enumerate(shares):
+        inside = distances[: 2**power]
+        weights[: len(inside)] += share * softmax(-inside / temperature)
+    return weights
+
+
+def each(log_probs: Tensor, neighbours: Neighbours, weigh: Any) -> np.ndarray:
+    """Mixtures of queries, (n, V): *weigh* gives weights and lambda from a row's number and what was found for it."""
+    result = []
+    for row, model in enumerate(log_probs.double().numpy()):
+        found = neighbours.ids[row].numpy() >= 0
+        if not found.any():
+            result.append(model)
+            continue
+        values = neighbours.values[row].numpy()[found]
+        weights, weight = weigh(row, neighbours.distances[row].double().numpy()[found], values, found)
+        with np.errstate(divide="ignore"):
+            result.append(mixed(model, values, np.log(weights), weight))
+    return np.stack(result)

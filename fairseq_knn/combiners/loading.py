@@ -1,0 +1,31 @@
+"""Trained combiners from directories, whatever their kind."""
+
+from pathlib import Path
+
+from fairseq_knn.combiners.adaptive import AdaptiveCombiner
+from fairseq_knn.combiners.kernel_smoothed import KernelSmoothedCombiner
+from fairseq_knn.combiners.robust import RobustCombiner
+from fairseq_knn.combiners.trained import TrainedCombiner, read_combiner_config
+from fairseq_knn.errors import CombinerError
+
+TRAINED: tuple[type[TrainedCombiner], ...] = (AdaptiveCombiner, KernelSmoothedCombiner, RobustCombiner)
+
+
+def load_combiner(path: Path | str) -> TrainedCombiner:
+    """Read the combiner in a directory that this package or knn-box wrote.
+
+    Raises:
+        CombinerError: there is none, it is damaged, or of a kind that this package does not know.
+    """
+    root = Path(path)
+    kind = read_combiner_config(root).get("combiner")
+    for combiner in TRAINED:
+        if combiner.kind == kind or (kind is None and (root / combiner.knnbox_weights).exists()):
+            return combiner.load(root)
+    known = ", ".join(combiner.kind for combiner in TRAINED)
+    raise CombinerError(
+        f"{root} holds a combiner of the kind {kind!r}, and none of {known}: name another directory, or install the "
+        "version of fairseq_knn that wrote it"
+        if kind is not None
+        else f"{root} holds no parameters of a combiner ({known}): name the directory that was trained"
+    )
