@@ -143,7 +143,7 @@ def test_each_model_of_an_ensemble_uses_its_own_datastore(
 def test_an_ensemble_with_a_missing_datastore_is_refused(
     datastore: Path, other_model: Path, other_datastore: Path
 ) -> None:
-    with pytest.raises(DatastoreError, match=r"no datastore in .* was built by the ensemble's"):
+    with pytest.raises(DatastoreError, match=r"no datastore among .* was built by the ensemble's"):
         toy.translate(datastore, model=f"{toy.BASE}:{other_model}")
     with pytest.raises(DatastoreError, match=r"was built by another model"):
         toy.translate(f"{datastore}:{other_datastore}")
