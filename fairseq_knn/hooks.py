@@ -30,6 +30,7 @@ def install() -> None:
         _undo.append(_one_sentence_under_hydra())
         _undo.append(_one_package_from_two_paths())
         _undo.append(_checkpoints_of_forks())
+        _undo.append(_checkpoints_of_combiners())
 
 
 def undo() -> None:
@@ -43,8 +44,8 @@ def _one_sentence_for_user_errors() -> Callable[[], None]:
     previous = sys.excepthook
 
     def excepthook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-        if isinstance(error, UserError):
-            _say(error)
+        if (told := _user_error(error)) is not None:
+            _say(told)
         else:
             previous(kind, error, traceback)
 
@@ -56,13 +57,21 @@ def _one_sentence_for_user_errors() -> Callable[[], None]:
     return restore
 
 
+def _user_error(error: BaseException | None) -> UserError | None:
+    """The error a user can mend, also where stock has put one of its own in its place (Trainer.load_checkpoint)."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return error
+
+
 def _one_sentence_under_hydra() -> Callable[[], None]:
     """fairseq-hydra-train catches what its job raises and shows it when the job's result is asked for."""
     stock = JobReturn.return_value
 
     def return_value(self: JobReturn) -> Any:
-        if isinstance(self._return_value, UserError):
-            _say(self._return_value)
+        returned = self._return_value
+        if isinstance(returned, BaseException) and (told := _user_error(returned)) is not None:
+            _say(told)
             raise SystemExit(1)
         return stock.fget(self)
 
@@ -121,6 +130,44 @@ def _checkpoints_of_forks() -> Callable[[], None]:
 
     def restore() -> None:
         checkpoint_utils._upgrade_state_dict = stock
+
+    return restore
+
+
+def _checkpoints_of_combiners() -> Callable[[], None]:
+    """Where stock saves and resumes, the training of a combiner has more to keep and to restore.
+
+    Trainings of anything else are left to stock.
+    """
+    from fairseq import checkpoint_utils
+
+    stock_save, stock_load = checkpoint_utils.save_checkpoint, checkpoint_utils.load_checkpoint
+
+    # Stock keeps the best validation loss as an attribute of the function it finds under this name, which wraps carries.
+    @functools.wraps(stock_save)
+    def save_checkpoint(cfg: Any, trainer: Any, epoch_itr: Any, val_loss: Any) -> Any:
+        training = getattr(trainer.task, "knn_training", None)
+        if training is None:
+            return stock_save(cfg, trainer, epoch_itr, val_loss)
+        training.before_saving(trainer)
+        saved = stock_save(cfg, trainer, epoch_itr, val_loss)
+        best = val_loss is not None and save_checkpoint.best == val_loss  # type: ignore[attr-defined]
+        if best and not cfg.no_save and trainer.should_save_checkpoint_on_current_rank:
+            training.save_best(cfg.save_dir)
+        return saved
+
+    @functools.wraps(stock_load)
+    def load_checkpoint(cfg: Any, trainer: Any, **kwargs: Any) -> Any:
+        extra_state, epoch_iterator = stock_load(cfg, trainer, **kwargs)
+        if (training := getattr(trainer.task, "knn_training", None)) is not None:
+            training.after_loading(trainer, extra_state)
+        return extra_state, epoch_iterator
+
+    checkpoint_utils.save_checkpoint, checkpoint_utils.load_checkpoint = save_checkpoint, load_checkpoint
+
+    def restore() -> None:
+        stock_save.__dict__.update({name: v for name, v in vars(save_checkpoint).items() if name == "best"})
+        checkpoint_utils.save_checkpoint, checkpoint_utils.load_checkpoint = stock_save, stock_load
 
     return restore
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fairseq_knn.models.training_step import TrainingStep
 from fairseq_knn.retrieval import Neighbours
 
 STATE = "knn_state"
@@ -22,6 +23,7 @@ class DecoderState:
         query: hidden states, (B, T, d).
         logits: the output the state belongs to, contiguous (B, T, V).
         padding: which positions are padding, bool (B, T), or ``None`` if there are none.
+        step: what training a combiner knows of the batch, or ``None``.
         found: neighbours of the part of the output that was asked for last, by the place of that part: criterions ask
             for the same probabilities twice.
     """
@@ -29,6 +31,7 @@ class DecoderState:
     query: Tensor
     logits: Tensor
     padding: Tensor | None
+    step: TrainingStep | None = None
     found: tuple[object, Neighbours] | None = field(default=None, repr=False)
 
     def select(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:

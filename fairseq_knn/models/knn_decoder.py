@@ -9,10 +9,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from fairseq_knn.combiners import Combiner, mix
+from fairseq_knn.combiners import Combiner, TrainedCombiner, mix
+from fairseq_knn.combiners.measuring import add, means, measure
 from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.models.decoder_state import STATE, DecoderState, attach
 from fairseq_knn.models.hidden_state import HiddenStateTap
+from fairseq_knn.models.training_step import TrainingStep
 from fairseq_knn.retrieval import Neighbours, Retriever
 from fairseq_knn.storage.digest import parameters_digest
 
@@ -48,9 +50,11 @@ class Augmentation:
         self._sure = None if skip_threshold is None else math.log(skip_threshold)
         self.positions = 0
         self.skipped = 0
-        self._weights = torch.zeros(3, dtype=torch.float64)  # sum of lambda, how often above 0.5, how often at all
+        self._sums: dict[str, Tensor] = {}
 
-    def log_probs(self, model_log_probs: Tensor, logits: Tensor, state: DecoderState, least: float) -> Tensor:
+    def log_probs(
+        self, model_log_probs: Tensor, logits: Tensor, state: DecoderState, least: float, target: Tensor | None = None
+    ) -> Tensor:
         """Mix the neighbours into the model's log-probabilities (same shape as *logits*).
 
         Args:
@@ -58,28 +62,47 @@ class Augmentation:
             logits: that part.
             state: of the whole output.
             least: see :func:`~fairseq_knn.combiners.mix`.
+            target: what should follow, int64 (b, t), if that is known.
         """
         query, padding = state.select(logits)
         place = (logits.data_ptr(), logits.shape, logits.stride())
         if state.found is None or state.found[0] != place:
             wanted = self._wanted(model_log_probs, padding)
-            state.found = (place, self._complete(self.retriever.retrieve(query, wanted)))
+            state.found = (place, self._retrieve(query, wanted, model_log_probs, state.step))
         neighbours = state.found[1]
-        if isinstance(self.combiner, nn.Module):
+        if isinstance(self.combiner, TrainedCombiner):
             self.combiner.to(query.device)
         mixture = self.combiner.mixture(query, neighbours, model_log_probs)
-        if isinstance(self.combiner, nn.Module):
-            weight, found = mixture.weight.detach(), neighbours.found[..., 0]
-            counted = torch.stack([weight.double().sum(), (weight > 0.5).double().sum(), found.double().sum()])
-            # On the weights' device: asking for a number would make a GPU wait.
-            self._weights = self._weights.to(counted.device) + counted
+        if isinstance(self.combiner, TrainedCombiner):
+            step = state.step
+            if step is None:
+                add(self._sums, measure(mixture, neighbours, target))
+            else:
+                add(step.measured, measure(mixture, neighbours, step.target))
         return mix(model_log_probs, neighbours.values, mixture, least=least)
 
+    def recall(self, neighbours: Neighbours) -> Neighbours:
+        """Neighbours that were found before, from their ids and distances, as a search would give them."""
+        ids = neighbours.ids
+        values = self.retriever.values_of(ids)
+        keys = self.retriever.gather(ids) if self.retriever.has_keys else None
+        probs = self.retriever.key_log_probs_of(ids) if self.retriever.has_key_log_probs else None
+        return self._complete(Neighbours(neighbours.distances, ids, values, keys, probs))
+
     @property
-    def weights(self) -> tuple[float, float] | None:
-        """Mean lambda of a trained combiner, and the share of positions where it was above 0.5."""
-        total, high, count = self._weights.tolist()
-        return (total / count, high / count) if count else None
+    def figures(self) -> dict[str, float]:
+        """Means of what a trained combiner did so far; see :mod:`fairseq_knn.combiners.measuring`."""
+        return means(self._sums)
+
+    def _retrieve(
+        self, query: Tensor, wanted: Tensor | None, model_log_probs: Tensor, step: TrainingStep | None
+    ) -> Neighbours:
+        own = None if step is None else step.own
+        neighbours = self._complete(self.retriever.retrieve(query, wanted, own))
+        if step is None or not isinstance(self.combiner, TrainedCombiner) or not self.combiner.training:
+            return neighbours
+        at_target = model_log_probs.gather(-1, step.target.unsqueeze(-1)).squeeze(-1)
+        return self.combiner.disturbed(query, neighbours, step.target, at_target, step.update)
 
     def _complete(self, neighbours: Neighbours) -> Neighbours:
         """With the model's log-probability of every neighbour's token in its own place, if the combiner needs it."""
@@ -147,7 +170,11 @@ class KnnDecoder:
         # Search passes no sample. It never ends a hypothesis of probability 0, and breaks off with an assertion
         # if it cannot end as many as there are beams; so at lambda = 1 the model's choices stay, far below.
         least = _FAR_BELOW if sample is None else -torch.inf
-        mixed = augmentation.log_probs(self.knn_model_log_probs(net_output, sample), net_output[0], state, least)
+        target = None if sample is None else sample.get("target")
+        if target is not None and target.shape != net_output[0].shape[:2]:
+            target = None  # of the whole output, while this is a part
+        log_probs_alone = self.knn_model_log_probs(net_output, sample)
+        mixed = augmentation.log_probs(log_probs_alone, net_output[0], state, least, target)
         return mixed if log_probs else mixed.exp_()
 
     def knn_model_log_probs(self, net_output: Any, sample: Any = None) -> Tensor:

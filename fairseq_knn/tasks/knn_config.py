@@ -1,17 +1,42 @@
 """The ``--knn-*`` flags shared by every task that works with a datastore."""
 
+import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Optional
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from omegaconf import II
 
 from fairseq_knn.combiners import COMBINERS
+from fairseq_knn.combiners.adaptive import FORMS
+from fairseq_knn.combiners.kernel_smoothed import KERNELS
 from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.index import BACKENDS, LOADS
 from fairseq_knn.models.hidden_state import KEY_KINDS
 
-KNN_MODES = ("inference", "build_datastore")
+KNN_MODES = ("inference", "build_datastore", "train")
 DEVICES = ("auto", "cpu", "cuda")
+LEARNING = ("trainable", "fixed")
+
+# Flags that are left out are None, so that a checkpoint's own settings are told from the command line's, which win.
+# Where neither says anything:
+DEFAULTS: dict[str, Any] = {
+    "knn_combiner": "vanilla",
+    "knn_k": 8,
+    "knn_max_k": 8,
+    "knn_lambda": 0.7,
+    "knn_temperature": 10.0,
+    "knn_kernel": "laplacian",
+    "knn_adaptive_form": "joint",
+    "knn_k_type": "trainable",
+    "knn_lambda_type": "trainable",
+    "knn_temperature_type": "fixed",
+    "knn_noise_beta": 1000.0,
+    "knn_backend": "auto",
+    "knn_device": "auto",
+    "knn_load": "mmap",
+}
 
 
 @dataclass
@@ -21,8 +46,8 @@ class KnnConfig(FairseqDataclass):
     knn_mode: ChoiceEnum(KNN_MODES) = field(  # type: ignore[valid-type]
         default="inference",
         metadata={
-            "help": "inference: translate with a datastore; build_datastore: write one (with --score-reference and "
-            "--gen-subset train)"
+            "help": "inference: translate with a datastore; build_datastore: write one (fairseq-generate with "
+            "--score-reference and --gen-subset train); train: train a combiner (fairseq-train)"
         },
     )
     # fairseq makes flags of Optional[X], not of X | None.
@@ -40,31 +65,76 @@ class KnnConfig(FairseqDataclass):
             "ffn_output of the last layer; at inference the datastore knows its own"
         },
     )
-    knn_combiner: ChoiceEnum(tuple(COMBINERS)) = field(  # type: ignore[valid-type]
-        default="vanilla",
-        metadata={"help": "how neighbours become a distribution; all but vanilla are trained (--knn-combiner-path)"},
+    knn_combiner: Optional[ChoiceEnum(tuple(COMBINERS))] = field(  # type: ignore[valid-type]  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "how neighbours become a distribution (default: vanilla); all others are trained (--knn-mode train) "
+            "and then known by their checkpoint or --knn-combiner-path"
+        },
     )
     knn_combiner_path: Optional[str] = field(  # noqa: UP045
         default=None,
         metadata={"help": "directory of a trained combiner, of this package or of knn-box; it knows its own kind"},
     )
-    knn_k: int = field(default=8, metadata={"help": "neighbours per query"})
-    knn_lambda: float = field(
-        default=0.7,
-        metadata={"help": "weight of the neighbours against the model, 0 to 1 (0: the model alone)"},
+    knn_k: Optional[int] = field(default=None, metadata={"help": "neighbours per query (default: 8)"})  # noqa: UP045
+    knn_lambda: Optional[float] = field(  # noqa: UP045
+        default=None,
+        metadata={"help": "weight of the neighbours against the model, 0 to 1 (0: the model alone; default: 0.7)"},
     )
-    knn_temperature: float = field(
-        default=10.0, metadata={"help": "squared distances are divided by it before the softmax"}
+    knn_temperature: Optional[float] = field(  # noqa: UP045
+        default=None, metadata={"help": "squared distances are divided by it before the softmax (default: 10)"}
     )
-    knn_backend: ChoiceEnum(BACKENDS) = field(  # type: ignore[valid-type]
-        default="auto",
+    knn_max_k: Optional[int] = field(  # noqa: UP045
+        default=None,
+        metadata={"help": "training adaptive and robust: the most neighbours that are used (default: --knn-k, or 8)"},
+    )
+    knn_kernel: Optional[ChoiceEnum(tuple(KERNELS))] = field(  # type: ignore[valid-type]  # noqa: UP045
+        default=None, metadata={"help": "training kernel_smoothed: laplacian (default) or gaussian"}
+    )
+    knn_adaptive_form: Optional[ChoiceEnum(FORMS)] = field(  # type: ignore[valid-type]  # noqa: UP045
+        default=None,
         metadata={
-            "help": "who searches: faiss (index made by `fairseq-knn build-index`), torch (exact, no index), or auto"
+            "help": "training adaptive: joint (the paper's one network over 0, 1, 2, 4, ... neighbours; default) or "
+            "separate (knn-box's networks for k, lambda and temperature)"
         },
     )
-    knn_device: ChoiceEnum(DEVICES) = field(  # type: ignore[valid-type]
-        default="auto",
-        metadata={"help": "where keys, values and index live; auto: the GPU if there is one"},
+    knn_k_type: Optional[ChoiceEnum(LEARNING)] = field(  # type: ignore[valid-type]  # noqa: UP045
+        default=None,
+        metadata={"help": "training adaptive, separate: k is trainable (default) or fixed (the value of --knn-k)"},
+    )
+    knn_lambda_type: Optional[ChoiceEnum(LEARNING)] = field(  # type: ignore[valid-type]  # noqa: UP045
+        default=None,
+        metadata={"help": "training adaptive, separate: lambda is trainable (default) or fixed (--knn-lambda)"},
+    )
+    knn_temperature_type: Optional[ChoiceEnum(LEARNING)] = field(  # type: ignore[valid-type]  # noqa: UP045
+        default=None,
+        metadata={"help": "training adaptive, separate: the temperature is trainable or fixed (--knn-temperature; default)"},
+    )
+    knn_noise_beta: Optional[float] = field(  # noqa: UP045
+        default=None,
+        metadata={"help": "training robust: the noise falls off as exp(-update / beta) (default: 1000)"},
+    )
+    knn_cache: Optional[str] = field(  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "training: directory in which the retrieval of every split is kept, so that base model and search "
+            "run once; filled by the first run, used by the following ones"
+        },
+    )
+    knn_base_path: Optional[str] = field(  # noqa: UP045
+        default=None,
+        metadata={"help": "where the base model of a combiner's checkpoint is now, if it has moved"},
+    )
+    knn_backend: Optional[ChoiceEnum(BACKENDS)] = field(  # type: ignore[valid-type]  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "who searches: faiss (index made by `fairseq-knn build-index`), torch (exact, no index), or auto "
+            "(default)"
+        },
+    )
+    knn_device: Optional[ChoiceEnum(DEVICES)] = field(  # type: ignore[valid-type]  # noqa: UP045
+        default=None,
+        metadata={"help": "where keys, values and index live: cpu, cuda, or auto (default): the GPU if there is one"},
     )
     knn_nprobe: Optional[int] = field(  # noqa: UP045
         default=None,
@@ -73,11 +143,11 @@ class KnnConfig(FairseqDataclass):
             "at most 32; 32 for an index of knn-box)"
         },
     )
-    knn_load: ChoiceEnum(LOADS) = field(  # type: ignore[valid-type]
-        default="mmap",
+    knn_load: Optional[ChoiceEnum(LOADS)] = field(  # type: ignore[valid-type]  # noqa: UP045
+        default=None,
         metadata={
-            "help": "mmap: keys and index stay on disk, memory mapped (processes of one machine share them); ram: read "
-            "into memory first, for slow or remote disks"
+            "help": "mmap (default): keys and index stay on disk, memory mapped (processes of one machine share them); "
+            "ram: read into memory first, for slow or remote disks"
         },
     )
     knn_skip_threshold: Optional[float] = field(  # noqa: UP045
@@ -96,21 +166,56 @@ class KnnConfig(FairseqDataclass):
         default=False,
         metadata={"help": "use a datastore although another model or dictionary built it (rarely sensible)"},
     )
+    # Stock settings that training a combiner depends on.
+    finetune_from_model: Any = II("checkpoint.finetune_from_model")
+    store_ema: Any = II("ema.store_ema")
+    ddp_backend: Any = II("distributed_training.ddp_backend")
+    max_tokens: Any = II("dataset.max_tokens")
+    batch_size: Any = II("dataset.batch_size")
+
+
+# Left at None, False or a number of their own by the command line, and of one run alone.
+_OF_ONE_RUN = ("knn_mode", "knn_cache", "knn_base_path", "knn_shard_sentences", "knn_overwrite", "knn_allow_mismatch")
+_SETTINGS = tuple(setting.name for setting in fields(KnnConfig) if setting.name.startswith("knn_"))
+# What a combiner's checkpoint keeps.
+RECORDED = tuple(name for name in _SETTINGS if name not in _OF_ONE_RUN)
 
 
 def read_config(task_config: Any) -> KnnConfig:
     """Take the ``knn_*`` settings out of a task's configuration (a dataclass, DictConfig or Namespace).
 
+    What is not given stays ``None``: :func:`complete` decides it.
+
     Raises:
         ConfigurationError: a setting is out of its range.
     """
     config = KnnConfig()
-    for setting in fields(KnnConfig):
-        if setting.name.startswith("knn_"):
-            value = getattr(task_config, setting.name, getattr(config, setting.name))
-            setattr(config, setting.name, getattr(value, "value", value))
+    for name in _SETTINGS:
+        value = getattr(task_config, name, getattr(config, name))
+        setattr(config, name, getattr(value, "value", value))
     check_config(config)
     return config
+
+
+def complete(config: KnnConfig, recorded: Mapping[str, Any] | None = None) -> KnnConfig:
+    """Decide what was not given: by a checkpoint's own settings, and then by the defaults.
+
+    Args:
+        config: as given.
+        recorded: settings of a checkpoint by name.
+    """
+    result = copy.copy(config)
+    if recorded:
+        for name in RECORDED:
+            if getattr(result, name) is None:
+                setattr(result, name, recorded.get(name))
+    if result.knn_max_k is None:
+        result.knn_max_k = result.knn_k
+    for name, value in DEFAULTS.items():
+        if getattr(result, name) is None:
+            setattr(result, name, value)
+    check_config(result)
+    return result
 
 
 def check_config(config: KnnConfig) -> None:
@@ -118,19 +223,38 @@ def check_config(config: KnnConfig) -> None:
     Raises:
         ConfigurationError: a setting is out of its range.
     """
-    for name, choices in (("knn_backend", BACKENDS), ("knn_device", DEVICES), ("knn_load", LOADS)):
-        if (choice := getattr(config, name)) not in choices:
+    for name, choices in _CHOICES.items():
+        choice = getattr(config, name)
+        if choice is not None and choice not in choices:
             raise ConfigurationError(f"{_flag(name)} is {choice!r}, but must be one of {', '.join(choices)}")
-    for name in ("knn_k", "knn_nprobe", "knn_shard_sentences"):
+    for name in ("knn_k", "knn_max_k", "knn_nprobe", "knn_shard_sentences"):
         value = getattr(config, name)
         if value is not None and (not isinstance(value, int) or value < 1):
             raise ConfigurationError(f"{_flag(name)} is {value!r}, but must be a whole number, at least 1")
+    if config.knn_noise_beta is not None and not config.knn_noise_beta > 0:
+        raise ConfigurationError(
+            f"--knn-noise-beta is {config.knn_noise_beta!r}, but updates are divided by it: choose it above 0"
+        )
     threshold = config.knn_skip_threshold
     if threshold is not None and not (isinstance(threshold, int | float) and 0 < threshold <= 1):
         raise ConfigurationError(
             f"--knn-skip-threshold is {threshold!r}, but it is compared with probabilities: choose it above 0 and up "
             "to 1"
         )
+
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "knn_mode": KNN_MODES,
+    "knn_combiner": tuple(COMBINERS),
+    "knn_kernel": tuple(KERNELS),
+    "knn_adaptive_form": FORMS,
+    "knn_k_type": LEARNING,
+    "knn_lambda_type": LEARNING,
+    "knn_temperature_type": LEARNING,
+    "knn_backend": BACKENDS,
+    "knn_device": DEVICES,
+    "knn_load": LOADS,
+}
 
 
 def _flag(name: str) -> str:

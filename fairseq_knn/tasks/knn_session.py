@@ -2,51 +2,63 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from fairseq_knn.combiners import TrainedCombiner
+from fairseq_knn.combiners import Combiner, TrainedCombiner
 from fairseq_knn.datastore import Datastore
 from fairseq_knn.errors import CombinerError, ConfigurationError, DatastoreError
 from fairseq_knn.models.knn_decoder import Augmentation, augment, knn_decoder
 from fairseq_knn.retrieval import Retriever
 from fairseq_knn.storage.digest import short, vocabulary_digest
-from fairseq_knn.tasks.knn_combiner import make_combiner
-from fairseq_knn.tasks.knn_config import KnnConfig
+from fairseq_knn.tasks.knn_combiner import check_kind, make_combiner
+from fairseq_knn.tasks.knn_config import KnnConfig, complete
 
 logger = logging.getLogger("fairseq_knn")
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A model of the run with its settings, which its checkpoint may have brought, and its combiner."""
+
+    model: nn.Module
+    config: KnnConfig
+    combiner: Combiner
 
 
 class KnnSession:
     """Gives the models of a run their datastores.
 
     Args:
-        config: the ``--knn-*`` settings.
+        config: the ``--knn-*`` settings as given.
         datastores: opened ones; those that ``--knn-datastore-path`` names if there are none.
 
     Raises:
-        ConfigurationError: a setting of the combiner is out of its range.
+        ConfigurationError, CombinerError: see :func:`~fairseq_knn.tasks.knn_combiner.make_combiner`.
     """
 
     def __init__(self, config: KnnConfig, datastores: Sequence[Datastore] = ()) -> None:
-        self.config = config
+        self.given = config
+        self.config = complete(config)
         self.building = config.knn_mode == "build_datastore"
-        self._combiner = make_combiner(config)
+        self._combiner = make_combiner(self.config) if config.knn_mode != "train" else None
         self._datastores = list(datastores)
-        self._models: list[nn.Module] = []
+        self._opened: dict[str, Datastore] = {}
+        self._members: list[_Member] = []
         self._augmentations: dict[int, Augmentation | None] = {}
 
     @property
     def models(self) -> list[nn.Module]:
         """Models loaded from checkpoints, in the order of ``--path``."""
-        return self._models
+        return [member.model for member in self._members]
 
     @property
     def serving(self) -> bool:
         """Whether models were loaded from checkpoints to be used (and not built to be trained)."""
-        return bool(self._models)
+        return bool(self._members)
 
     @property
     def path(self) -> str:
@@ -55,41 +67,77 @@ class KnnSession:
         Raises:
             ConfigurationError: it was not given.
         """
-        if not self.config.knn_datastore_path:
-            raise ConfigurationError(
-                "--knn-datastore-path is missing: name the directory of the datastore (or use --task translation for "
-                "the model without one)"
-            )
-        return self.config.knn_datastore_path
+        return _path(self.config)
 
     @property
     def key(self) -> str:
-        """The hidden state that is key and query: the datastore's own, or the one asked for."""
+        """The hidden state that is key and query: the datastores' own, or the one asked for.
+
+        Raises:
+            DatastoreError: they are not the same.
+        """
         if self.building:
             return self.config.knn_key or "decoder_output"
         kinds = {store.key: store for store in self._datastores}
-        if self.config.knn_key:
-            kinds.setdefault(self.config.knn_key, self._datastores[0])
+        if self.given.knn_key:
+            kinds.setdefault(self.given.knn_key, self._datastores[0])
         if len(kinds) > 1:
             told = ", ".join(f"{store.path}: {store.key}" for store in self._datastores)
-            asked = f"; --knn-key asks for {self.config.knn_key}" if self.config.knn_key else ""
+            asked = f"; --knn-key asks for {self.given.knn_key}" if self.given.knn_key else ""
             raise DatastoreError(
                 f"keys of different kinds cannot be mixed ({told}{asked}): leave out --knn-key, and combine only "
                 "datastores of one kind"
             )
         return next(iter(kinds))
 
-    def adopt(self, model: nn.Module) -> None:
-        """Let a model that is about to be loaded from a checkpoint work with datastores."""
-        if not self.building and not self._datastores:
-            if os.path.exists(self.path) and ":" in self.path:
-                raise ConfigurationError(
-                    f"--knn-datastore-path names {self.path}, but ':' separates several datastores: rename "
-                    "the directory"
-                )
-            self._datastores = [Datastore.load(path) for path in self.path.split(":")]
+    @property
+    def datastores(self) -> Sequence[Datastore]:
+        """All that are opened."""
+        return self._datastores
+
+    def open_datastores(self, config: KnnConfig) -> None:
+        """Open the datastores that complete settings name, unless they are given or open already.
+
+        Raises:
+            ConfigurationError: none is named.
+            DatastoreError: see :meth:`~fairseq_knn.datastore.Datastore.load`.
+        """
+        if self._datastores and not self._opened:
+            return
+        named = _path(config)
+        if os.path.exists(named) and ":" in named:
+            raise ConfigurationError(
+                f"--knn-datastore-path names {named}, but ':' separates several datastores: rename the directory"
+            )
+        for path in named.split(":"):
+            if path not in self._opened:
+                self._opened[path] = Datastore.load(path)
+                self._datastores.append(self._opened[path])
+
+    def adopt(
+        self, model: nn.Module, combiner: TrainedCombiner | None = None, recorded: Mapping[str, Any] | None = None
+    ) -> None:
+        """Let a model that is about to be loaded from a checkpoint work with datastores.
+
+        Args:
+            model: before or after its parameters are loaded.
+            combiner: of the checkpoint itself; one that is named otherwise takes its place.
+            recorded: settings of the checkpoint, for what is not given.
+
+        Raises:
+            ConfigurationError, DatastoreError, CombinerError: the settings or what they name do not suit the model.
+        """
+        config = complete(self.given, recorded)
+        used: Combiner | None = combiner
+        if combiner is None or config.knn_combiner_path is not None:
+            used = self._combiner
+        elif config.knn_combiner != combiner.kind:
+            check_kind(combiner, config, "the checkpoint")
+        assert used is not None
+        if not self.building:
+            self.open_datastores(config)
         augment(model, self.key, lambda: self._augmentation(model))
-        self._models.append(model)
+        self._members.append(_Member(model, config, used))
 
     def prepare(self, vocabulary: Sequence[str]) -> None:
         """Check models against datastores and open the indexes; called when the models are loaded.
@@ -103,11 +151,12 @@ class KnnSession:
         """
         if self.building or self._augmentations:
             return
-        self._check_vocabulary(vocabulary)
-        self._check_combiner(len(vocabulary))
-        assignment = self._assign()
-        for model, stores in zip(self._models, assignment, strict=True):
-            self._augmentations[id(model)] = self._open(stores, model)
+        self.check_vocabulary(vocabulary)
+        for member in self._members:
+            self._check_combiner(member, len(vocabulary))
+        assignment = self.assign(self.models)
+        for member, stores in zip(self._members, assignment, strict=True):
+            self._augmentations[id(member.model)] = self._open(stores, member)
 
     def _augmentation(self, model: nn.Module) -> Augmentation | None:
         if self.building:
@@ -117,33 +166,23 @@ class KnnSession:
             self.prepare(knn_decoder(model).dictionary.symbols)
         return self._augmentations[id(model)]
 
-    def _open(self, stores: list[Datastore], model: nn.Module) -> Augmentation | None:
-        config = self.config
-        if self._combiner.ignores_neighbours:
+    def _open(self, stores: Sequence[Datastore], member: _Member) -> Augmentation | None:
+        config, combiner = member.config, member.combiner
+        if combiner.ignores_neighbours:
             logger.info("the neighbours have weight 0: translating with the model alone")
             return None
-        combiner = self._combiner
-        if combiner.needs_key_log_probs and self.key != "decoder_output":
-            raise ConfigurationError(
-                f"a {combiner.kind} combiner weighs what the model makes of the keys, which are {self.key} here: it "
-                "works with datastores of decoder_output alone"
-            )
-        retriever = Retriever(
-            stores,
-            k=combiner.max_k or config.knn_k,
-            with_keys=combiner.needs_keys,
-            backend=config.knn_backend,
-            device=config.knn_device,
-            nprobe=config.knn_nprobe,
-            load=config.knn_load,
+        retriever = open_retriever(stores, config, combiner)
+        return Augmentation(
+            combiner, retriever, config.knn_skip_threshold, knn_decoder(member.model).knn_project
         )
-        for store in stores:
-            logger.info(f"using {store.path}: {store.entries:,} entries of dimension {store.dimension}")
-        return Augmentation(combiner, retriever, config.knn_skip_threshold, knn_decoder(model).knn_project)
 
-    def _assign(self) -> list[list[Datastore]]:
-        """The datastores of each model: those it built itself."""
-        prints = [str(knn_decoder(model).knn_fingerprint) for model in self._models]
+    def assign(self, models: Sequence[nn.Module]) -> list[list[Datastore]]:
+        """The datastores of each model: those it built itself.
+
+        Raises:
+            DatastoreError: a datastore was built by none of them, or a model has none.
+        """
+        prints = [str(knn_decoder(model).knn_fingerprint) for model in models]
         if len(prints) == 1 and self.config.knn_allow_mismatch:
             return [self._datastores]
         for store in self._datastores:
@@ -159,14 +198,14 @@ class KnnSession:
                     f"is not checked; `fairseq-knn convert` binds it to them"
                 )
             elif plan.model not in prints:
-                loaded = ", ".join(f"{type(m).__name__} {short(p)}" for m, p in zip(self._models, prints, strict=True))
+                loaded = ", ".join(f"{type(m).__name__} {short(p)}" for m, p in zip(models, prints, strict=True))
                 raise DatastoreError(
                     f"{store.path} was built by another model ({plan.model_name} {short(plan.model)}) than the one "
                     f"loaded ({loaded}): use that model, build a datastore with this one, or insist with "
                     "--knn-allow-mismatch"
                 )
         assignment = [[s for s in self._datastores if s.plan is None or s.plan.model == p] for p in prints]
-        for model, fingerprint, stores in zip(self._models, prints, assignment, strict=True):
+        for model, fingerprint, stores in zip(models, prints, assignment, strict=True):
             if not stores:
                 raise DatastoreError(
                     f"no datastore among {', '.join(str(store.path) for store in self._datastores)} was built by the "
@@ -175,7 +214,11 @@ class KnnSession:
                 )
         return assignment
 
-    def _check_vocabulary(self, vocabulary: Sequence[str]) -> None:
+    def check_vocabulary(self, vocabulary: Sequence[str]) -> None:
+        """
+        Raises:
+            DatastoreError: a datastore was built with another target dictionary.
+        """
         for store in self._datastores:
             plan = store.plan
             if plan is None:
@@ -200,27 +243,33 @@ class KnnSession:
         """What searches, one for each model that consults datastores."""
         return [a.retriever for a in self._augmentations.values() if a is not None]
 
-    def _check_combiner(self, vocabulary: int) -> None:
+    def _check_combiner(self, member: _Member, vocabulary: int) -> None:
         """Whether a trained combiner has the sizes of the datastores.
 
         Raises:
             CombinerError: it has others.
         """
-        combiner = self._combiner
+        combiner, config = member.combiner, member.config
         if not isinstance(combiner, TrainedCombiner):
             return
+        place = f"in {config.knn_combiner_path}" if config.knn_combiner_path else "of the checkpoint"
         if combiner.probability_dim != vocabulary:
             raise CombinerError(
-                f"the combiner in {self.config.knn_combiner_path} was trained with {combiner.probability_dim:,} target "
-                f"symbols, the data has {vocabulary:,}: use the one that was trained for this model"
+                f"the combiner {place} was trained with {combiner.probability_dim:,} target symbols, the data has "
+                f"{vocabulary:,}: use the one that was trained for this model"
             )
         for store in self._datastores:
             if combiner.query_dim not in (None, store.dimension):
                 raise CombinerError(
-                    f"the combiner in {self.config.knn_combiner_path} was trained with keys of dimension "
-                    f"{combiner.query_dim}, those of {store.path} have dimension {store.dimension}: use the one that "
-                    "was trained with this datastore"
+                    f"the combiner {place} was trained with keys of dimension {combiner.query_dim}, those of "
+                    f"{store.path} have dimension {store.dimension}: use the one that was trained with this datastore"
                 )
+        asked = self.given.knn_max_k or self.given.knn_k
+        if combiner.max_k is not None and asked not in (None, combiner.max_k):
+            raise CombinerError(
+                f"the combiner {place} was trained with {combiner.max_k} neighbours, but {asked} are asked for: leave "
+                "--knn-k and --knn-max-k out, or train one with that many"
+            )
 
     def statistics(self) -> dict[str, Any]:
         """What the searches of this run cost, for the closing line."""
@@ -237,10 +286,53 @@ class KnnSession:
             "knn_lambda": self.config.knn_lambda,
             "knn_k": self.retrievers[0].k,
         }
-        if weights := [a.weights for a in augmentations if a.weights is not None]:
-            figures["knn_lambda"] = round(sum(mean for mean, _ in weights) / len(weights), 4)
-            figures["knn_lambda_high"] = round(sum(high for _, high in weights) / len(weights), 4)
-        if self.config.knn_skip_threshold is not None:
+        means = [a.figures for a in augmentations if a.figures]
+        for name in dict.fromkeys(name for each in means for name in each):
+            known = [each[name] for each in means if name in each]
+            figures[f"knn_{name}"] = round(sum(known) / len(known), 4)
+        if any(member.config.knn_skip_threshold is not None for member in self._members):
             positions = sum(a.positions for a in augmentations)
             figures["knn_skipped"] = round(sum(a.skipped for a in augmentations) / positions, 4) if positions else 0.0
         return figures
+
+
+def open_retriever(
+    stores: Sequence[Datastore], config: KnnConfig, combiner: Combiner, *, training: bool = False
+) -> Retriever:
+    """What searches *stores* for a combiner, with complete settings.
+
+    Args:
+        stores: of one model.
+        config: the settings.
+        combiner: what the neighbours are for.
+        training: whether the combiner is trained.
+
+    Raises:
+        ConfigurationError, DatastoreError, SearchIndexError: see :class:`~fairseq_knn.retrieval.Retriever`.
+    """
+    if combiner.needs_key_log_probs and any(store.key != "decoder_output" for store in stores):
+        raise ConfigurationError(
+            f"a {combiner.kind} combiner weighs what the model makes of the keys, which are {stores[0].key} here: it "
+            "works with datastores of decoder_output alone"
+        )
+    retriever = Retriever(
+        stores,
+        k=combiner.max_k or config.knn_k,
+        with_keys=combiner.needs_keys,
+        backend=config.knn_backend,
+        device=config.knn_device,
+        nprobe=config.knn_nprobe,
+        load=config.knn_load,
+    )
+    for store in stores:
+        logger.info(f"using {store.path}: {store.entries:,} entries of dimension {store.dimension}")
+    return retriever
+
+
+def _path(config: KnnConfig) -> str:
+    if not config.knn_datastore_path:
+        raise ConfigurationError(
+            "--knn-datastore-path is missing: name the directory of the datastore (or use --task translation for the "
+            "model without one)"
+        )
+    return str(config.knn_datastore_path)

@@ -1,16 +1,24 @@
 """What every task with a datastore adds to its stock task."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from fairseq import utils
 from fairseq.data import data_utils, iterators
 from torch import nn
 
+from fairseq_knn.combiners.loading import make_like
+from fairseq_knn.criterions.narrowed import narrow_criterion
 from fairseq_knn.datastore import Plan
 from fairseq_knn.errors import ConfigurationError
+from fairseq_knn.models.base_model import REFERENCE, check_fingerprint, read_base
+from fairseq_knn.models.frozen_base import freeze
 from fairseq_knn.models.knn_decoder import knn_decoder
 from fairseq_knn.storage.digest import vocabulary_digest
 from fairseq_knn.tasks.accounting import AccountedBatches, SentenceCount
+from fairseq_knn.tasks.combiner_training import CombinerTraining
 from fairseq_knn.tasks.datastore_build import NEEDS_REFERENCES, DatastoreBuild, split_digest
 from fairseq_knn.tasks.knn_config import read_config
 from fairseq_knn.tasks.knn_session import KnnSession
@@ -22,30 +30,103 @@ class KnnTask:
     """Mixed into a stock translation task.
 
     In ``build_datastore`` mode the references that stock fairseq-generate scores become the entries of a
-    datastore; in ``inference`` mode every model loaded from a checkpoint consults datastores. Training is
-    the stock task's. Outside training every sentence is processed and counted.
+    datastore; in ``inference`` mode every model loaded from a checkpoint consults datastores; in ``train`` mode
+    stock fairseq-train trains a combiner. Training in another mode is the stock task's. Outside training every sentence
+    is processed and counted.
+
+    Attributes:
+        knn_training: what ``train`` mode adds; ``None`` in the others.
     """
 
     def __init__(self, cfg: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(cfg, *args, **kwargs)  # type: ignore[call-arg]
         self.knn = KnnSession(read_config(cfg))
+        self._settings = cfg
         self._count = SentenceCount()
         self._build: DatastoreBuild | None = None
         self._stored_settings = False
+        self.knn_training: CombinerTraining | None = None
+        self._reference: dict[str, Any] | None = None  # of the checkpoint that is loaded next
 
     @classmethod
     def setup_task(cls, cfg: Any, **kwargs: Any) -> Any:
         task = super().setup_task(cfg, **kwargs)  # type: ignore[misc]
         task._stored_settings = kwargs.get("from_checkpoint", False)
+        if task.knn.config.knn_mode == "train":
+            if task._stored_settings:  # of a combiner's checkpoint that is used now
+                given = read_config(cfg)
+                given.knn_mode = "inference"
+                task.knn = KnnSession(given)
+            else:
+                task.knn_training = CombinerTraining(task.knn, cfg)
         return task
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> nn.Module:
-        model: nn.Module = super().build_model(cfg, from_checkpoint)  # type: ignore[misc]
+        stock = super().build_model  # type: ignore[misc]
+        if self._reference is not None:
+            reference, self._reference = self._reference, None
+            return self._build_referenced(reference, lambda config: stock(config, True))
+        if self.knn_training is not None:
+            return self.knn_training.build_model(stock, cfg, self.target_dictionary.symbols)  # type: ignore[attr-defined]
+        model: nn.Module = stock(cfg, from_checkpoint)
         # fairseq-validate and fairseq's hub make the task a checkpoint was trained with. A base model that was trained
         # with this task is a plain model there, unless a datastore is named.
         if from_checkpoint and not (self._stored_settings and not self.knn.config.knn_datastore_path):
             self.knn.adopt(model)
         return model
+
+    def _build_referenced(self, reference: dict[str, Any], build: Callable[[Any], nn.Module]) -> nn.Module:
+        """The base of a combiner's checkpoint with the combiner, whose parameters fairseq loads next."""
+        if self.knn.building:
+            raise ConfigurationError(
+                "--path names the checkpoint of a combiner, but datastores are built by models: name its base model, "
+                f"{reference['base']['path']}"
+            )
+        given, recorded = self.knn.given, reference["settings"]
+        path = given.knn_base_path or reference["base"]["path"]
+        base = read_base(path, "the combiner was trained on it; name the place it is at now with --knn-base-path")
+        model = build(base.config)
+        combiner = make_like(reference["combiner"])
+        self.knn.adopt(model, combiner, recorded)
+        base.load_into(model)
+        check_fingerprint(model, reference["base"]["fingerprint"], path)
+        freeze(model, combiner)
+        return model
+
+    def state_dict(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().state_dict()  # type: ignore[misc]
+        return state if self.knn_training is None else {**state, REFERENCE: self.knn_training.reference}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._reference = state_dict.get(REFERENCE)
+        super().load_state_dict({name: v for name, v in state_dict.items() if name != REFERENCE})  # type: ignore[misc]
+
+    def get_checkpoint_dict(self) -> dict[str, Any]:
+        """What checkpoints keep for a run that goes on, beside what stock keeps."""
+        return {} if self.knn_training is None else {type(self).__name__: self.knn_training.progress}
+
+    def build_criterion(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:
+        criterion = super().build_criterion(cfg, *args, **kwargs)  # type: ignore[misc]
+        if self.knn_training is not None and self.knn.config.knn_cache is not None:
+            narrow_criterion(criterion, len(self.target_dictionary))  # type: ignore[attr-defined]
+        return criterion
+
+    def begin_epoch(self, epoch: int, model: nn.Module) -> None:
+        super().begin_epoch(epoch, model)  # type: ignore[misc]
+        if self.knn_training is not None:
+            positions = utils.resolve_max_positions(self.max_positions(), model.max_positions())  # type: ignore[attr-defined]
+            self.knn_training.fill_caches(positions)
+
+    def train_step(
+        self, sample: Any, model: nn.Module, criterion: Any, optimizer: Any, update_num: int, **kwargs: Any
+    ) -> Any:
+        if self.knn_training is not None:
+            criterion = functools.partial(self.knn_training.run, criterion, update_num)
+        return super().train_step(sample, model, criterion, optimizer, update_num, **kwargs)  # type: ignore[misc]
+
+    def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
+        super().reduce_metrics(logging_outputs, criterion)  # type: ignore[misc]
+        CombinerTraining.log(logging_outputs)
 
     def build_generator(self, models: list[nn.Module], args: Any, *rest: Any, **kwargs: Any) -> Any:
         if self.knn.serving:
@@ -64,6 +145,8 @@ class KnnTask:
         """
         try:
             super().load_dataset(split, *args, **kwargs)  # type: ignore[misc]
+            if self.knn_training is not None:
+                self.knn_training.add_split(split, self.datasets[split])  # type: ignore[attr-defined]
         except FileNotFoundError as error:
             if not self.knn.serving:  # training looks whether splits exist by trying
                 raise
@@ -101,10 +184,13 @@ class KnnTask:
         stock = super().get_batch_iterator  # type: ignore[misc]
         # Trainer.get_train_iterator is the only caller in fairseq that passes this argument.
         if "update_epoch_batch_itr" in kwargs:
-            return stock(dataset, *args, **kwargs)
+            return stock(dataset, *args, **kwargs) if self.knn_training is None else _train_iterator(stock, dataset, kwargs)
         # Everywhere else no sentence may be dropped: stock throws the last batch away when its size is not a
         # multiple of --required-batch-size-multiple (data_utils.batch_by_size).
         kwargs["required_batch_size_multiple"] = 1
+        if self.knn_training is not None:
+            # Stock keeps one iterator per dataset; training and validating on the same split needs two.
+            kwargs["disable_iterator_cache"] = True
         if not self.knn.serving:
             return stock(dataset, *args, **kwargs)
         split = next((name for name, data in self.datasets.items() if data is dataset), None)  # type: ignore[attr-defined]
@@ -194,6 +280,8 @@ class KnnTask:
     def valid_step(self, sample: Any, model: nn.Module, criterion: Any, **kwargs: Any) -> Any:
         if self.knn.serving:  # fairseq-validate
             self.count_sentences(sample)
+        if self.knn_training is not None:
+            criterion = functools.partial(self.knn_training.run, criterion, 0)
         return super().valid_step(sample, model, criterion, **kwargs)  # type: ignore[misc]
 
     def inference_step(self, generator: Any, models: list[nn.Module], sample: Any, *args: Any, **kwargs: Any) -> Any:
@@ -215,3 +303,16 @@ class KnnTask:
             # Nothing was left to do (an array task without sentences, a build that was complete). Stock
             # fairseq-generate would divide by zero in its last line.
             raise SystemExit(0)
+
+
+def _train_iterator(stock: Callable[..., Any], dataset: Any, options: dict[str, Any]) -> Any:
+    """Batches of the training split, in any epoch those of the first.
+
+    Stock makes batches from the seed and the epoch it starts in, and keeps them: a run that is resumed in a later epoch
+    would train on other batches than one that was not interrupted.
+    """
+    epoch = options.pop("epoch", 1)
+    iterator = stock(dataset, **options, epoch=1)
+    if iterator.iterations_in_epoch == 0:  # a new one
+        iterator.epoch = epoch
+    return iterator
