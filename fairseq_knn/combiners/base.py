@@ -33,6 +33,7 @@ class Combiner(ABC):
         query_dim: the dimension of queries and keys it was made for; ``None`` for any.
         needs_keys: whether :attr:`Neighbours.keys <fairseq_knn.retrieval.Neighbours>` is used.
         needs_key_log_probs: whether :attr:`Neighbours.key_log_probs <fairseq_knn.retrieval.Neighbours>` is used.
+        top: how many of the model's highest log-probabilities are looked at.
     """
 
     kind: ClassVar[str]
@@ -40,6 +41,7 @@ class Combiner(ABC):
     query_dim: int | None = None
     needs_keys: ClassVar[bool] = False
     needs_key_log_probs: ClassVar[bool] = False
+    top: int = 0
 
     @abstractmethod
     def mixture(self, query: Tensor, neighbours: Neighbours, log_probs: Tensor) -> Mixture:
