@@ -99,6 +99,7 @@ class AdaptiveCombiner(TrainedCombiner):
     def mixture(self, query: Tensor, neighbours: Neighbours, log_probs: Tensor) -> Mixture:
         found = neighbours.found
         any_found = found.any(dim=-1, keepdim=True)
+        measured: dict[str, Tensor] = {}
         seen = network_input(neighbours)
         seen = seen if self.label_counts else seen[..., : self.max_k]
         if self.form == "joint":
@@ -113,7 +114,8 @@ class AdaptiveCombiner(TrainedCombiner):
                 weight = self.to_lambda(seen).sigmoid()
             temperature = self.temperature or 1.0
             if self.to_temperature is not None:
-                temperature = self.to_temperature(seen).sigmoid()
+                learned = self.to_temperature(seen).sigmoid()
+                temperature, measured = learned, {"temperature": learned.detach()}
         distances = finite_distances(neighbours)
         scores = (distances.amin(dim=-1, keepdim=True) - distances) / temperature
         # The nearest neighbour is in every set, so each has a distribution if anything is found at all.
@@ -122,7 +124,7 @@ class AdaptiveCombiner(TrainedCombiner):
         # What is missing is in no set at all: a sum over none has no gradient.
         log_each = log_each.masked_fill(~found.unsqueeze(-2), 0.0)
         log_weights = (log_sets.unsqueeze(-1) + log_each).logsumexp(dim=-2).masked_fill(~found, -torch.inf)
-        return Mixture(log_weights, weight * any_found)
+        return Mixture(log_weights, weight * any_found, measured)
 
     def _log_sets(self, seen: Tensor) -> Tensor:
         """Separate form: log-probability of every set of neighbours, (..., sets)."""

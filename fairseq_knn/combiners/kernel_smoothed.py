@@ -74,7 +74,7 @@ class KernelSmoothedCombiner(TrainedCombiner):
         )
         smoothed = (log_weights.exp().unsqueeze(-1) * keys).sum(dim=-2)
         weight = self.to_lambda(torch.cat([query, smoothed], dim=-1)).sigmoid()
-        return Mixture(log_weights, weight * any_found)
+        return Mixture(log_weights, weight * any_found, {"bandwidth": bandwidth.detach()})
 
     @classmethod
     def from_knnbox(cls, config: dict[str, Any], weights: dict[str, Tensor]) -> Self:

@@ -24,9 +24,7 @@ def mix(log_probs: Tensor, values: Tensor, mixture: Mixture, *, least: float = -
     Returns:
         float32 (..., V).
     """
-    weight = mixture.weight
-    if weight.requires_grad:
-        weight = weight.clamp(max=1 - torch.finfo(weight.dtype).eps)
+    weight = trainable_weight(mixture)
     shift = torch.log1p(-weight).clamp(min=least)
     tokens, mass = token_mass(values, mixture.log_weights + _log(weight))
     added = torch.logaddexp(log_probs.gather(-1, tokens) + shift, mass)
@@ -35,6 +33,12 @@ def mix(log_probs: Tensor, values: Tensor, mixture: Mixture, *, least: float = -
         # A repeated token is written with equal values; one of them alone may pass the gradient on.
         added = torch.where(_first_of_group(tokens), added, added.detach())
     return mixed.scatter_(-1, tokens, added)
+
+
+def trainable_weight(mixture: Mixture) -> Tensor:
+    """Lambda, (..., 1); where it is trained, kept an epsilon below 1."""
+    weight = mixture.weight
+    return weight.clamp(max=1 - torch.finfo(weight.dtype).eps) if weight.requires_grad else weight
 
 
 def token_mass(values: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -47,6 +47,21 @@ class TrainedCombiner(nn.Module, Combiner):
             weights: its state.
         """
 
+    def disturbed(
+        self, query: Tensor, neighbours: Neighbours, target: Tensor, target_log_probs: Tensor, update: int
+    ) -> Neighbours:
+        """The neighbours to train with in one update: the same, unless training is made harder than translation.
+
+        Args:
+            query: hidden states, (..., d).
+            neighbours: of these queries, (..., k), with keys if the combiner :attr:`needs_keys_to_train`.
+            target: the reference's tokens, int64 (...,), named as in the neighbours' values: all 0 with
+                columns (:mod:`~fairseq_knn.combiners.narrowed`).
+            target_log_probs: what the model gives the target, float32 (...,).
+            update: how many updates there have been.
+        """
+        return neighbours
+
     def dump(self, path: Path | str) -> None:
         """Write the combiner into a directory.
 

@@ -304,3 +304,40 @@ def test_settings_out_of_range(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message) as caught:
         make()
     assert isinstance(caught.value, UserError)
+
+
+def test_settings_saved_before_there_was_noise(tmp_path: Path) -> None:
+    """Load with the published noise."""
+    RobustCombiner(K, V, alpha0=0.3, beta=10.0, sigma=0.5).dump(tmp_path)
+    loaded = RobustCombiner.load(tmp_path)
+    assert (loaded.alpha0, loaded.beta, loaded.sigma) == (0.3, 10.0, 0.5)
+    config = json.loads((tmp_path / "config.json").read_text())
+    old = {name: value for name, value in config.items() if name not in ("alpha0", "beta", "sigma")}
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    loaded = RobustCombiner.load(tmp_path)
+    assert (loaded.alpha0, loaded.beta, loaded.sigma) == (1.0, 1000.0, 0.01)
+
+
+def test_what_is_measured() -> None:
+    """The numbers that divide the distances: found again from the weights."""
+    query, log_probs, neighbours = inputs(0)
+    two = neighbours.found[:, 1]
+    gaps = (neighbours.distances[:, 0] - neighbours.distances[:, 1])[two]
+    fixed = {"k": K, "weight": 0.5}
+    cases: list[tuple[TrainedCombiner, str]] = [
+        (shaken(KernelSmoothedCombiner(D, V, "gaussian")), "bandwidth"),
+        (shaken(AdaptiveCombiner(K, V, "separate", temperature=None, **fixed)), "temperature"),  # type: ignore[arg-type]
+        (shaken(RobustCombiner(K, V)), "temperature"),
+    ]
+    for combiner, name in cases:
+        if isinstance(combiner, RobustCombiner):
+            torch.nn.init.zeros_(combiner.calibration[2].weight)
+        mixture = combiner.mixture(query, neighbours, log_probs)
+        assert list(mixture.measured) == [name]
+        measured = mixture.measured[name]
+        assert measured.shape == (len(query), 1)
+        assert not measured.requires_grad
+        log_ratio = (mixture.log_weights[:, 1] - mixture.log_weights[:, 0])[two]
+        torch.testing.assert_close(log_ratio, gaps / measured[two, 0], rtol=1e-3, atol=1e-4)
+    for unmeasured in (AdaptiveCombiner(K, V), AdaptiveCombiner(K, V, "separate"), VanillaCombiner()):
+        assert unmeasured.mixture(query, neighbours, log_probs).measured == {}
