@@ -15,6 +15,8 @@ GENERAL = TOY / "bin-general"
 BASE = TOY / "base.pt"
 ARGS_STYLE = TOY / "base_args_style.pt"
 
+ARCHITECTURE = "transformer"  # of the base
+
 TRAIN_SENTENCES, VALID_SENTENCES, TEST_SENTENCES = 2000, 201, 203  # of the new domain
 
 
@@ -68,6 +70,44 @@ def train(directory: Path, *arguments: object, data: Path = GENERAL) -> Path:
     )
     assert run.status == 0, run.log[-2000:]
     return directory / "checkpoint_last.pt"
+
+
+def train_combiner(directory: Path, datastore: Path | str, *arguments: object, data: Path = DOMAIN) -> cli.Run:
+    """Train a combiner on the toy base with stock fairseq-train, inside this process.
+
+    Args:
+        directory: where checkpoints go.
+        datastore: of the base.
+        arguments: the combiner, the number of updates, and what differs from the settings here.
+        data: binarised data with the splits that are asked for.
+    """
+    _forget_other_trainings()
+    return cli.call(
+        "fairseq-train",
+        *(data, "--task", "translation_knn", "--knn-mode", "train", "--knn-datastore-path", datastore),
+        *("--arch", ARCHITECTURE, "--finetune-from-model", BASE, "--save-dir", directory, "--no-epoch-checkpoints"),
+        *("--criterion", "label_smoothed_cross_entropy", "--label-smoothing", 0.001),
+        *("--optimizer", "adam", "--lr", 0.003, "--batch-size", 32, "--max-update", 20, "--clip-norm", 1.0),
+        *("--log-format", "simple", "--seed", 3, "--num-workers", 0, "--user-dir", cli.PACKAGE, "--cpu"),
+        *arguments,
+    )
+
+
+def _forget_other_trainings() -> None:
+    """fairseq-train keeps the best loss and its patience on functions; a process runs it once."""
+    from fairseq import checkpoint_utils
+    from fairseq_cli.train import should_stop_early
+
+    for function in (checkpoint_utils.save_checkpoint, should_stop_early):
+        for name in ("best", "num_runs"):
+            vars(function).pop(name, None)
+
+
+def generate_with(path: Path | str, *arguments: object) -> cli.Run:
+    """Translate the test data with what a combiner's checkpoint alone says."""
+    return cli.generate(
+        *(DOMAIN, "--task", "translation_knn", "--path", path, "--gen-subset", "test", "--beam", 4), *arguments
+    )
 
 
 def read_side(data: Path, split: str, language: str) -> list[torch.Tensor]:

@@ -1,0 +1,252 @@
+"""Combiners trained by stock fairseq-train, from a base model and a datastore to a translation."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fairseq_knn.combiners.loading import load_combiner
+from fairseq_knn.errors import UserError
+from tests import cli, toy
+
+SETTINGS = {
+    "adaptive": ("--knn-combiner", "adaptive", "--knn-max-k", 8),
+    "separate": ("--knn-combiner", "adaptive", "--knn-max-k", 8, "--knn-adaptive-form", "separate"),
+    "kernel_smoothed": ("--knn-combiner", "kernel_smoothed", "--knn-k", 8),
+    "robust": ("--knn-combiner", "robust", "--knn-max-k", 8),
+}
+ON_VALID = ("--train-subset", "valid", "--valid-subset", "valid")
+
+
+def figure(run: cli.Run, name: str) -> list[float]:
+    """All values of a figure in the log lines of validation."""
+    return [float(value) for value in re.findall(rf"valid \| epoch.*? {name} ([-\d.e]+)", run.log.replace("\n", " \n"))]
+
+
+def checkpoint(directory: Path, name: str = "checkpoint_last.pt") -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(directory / name, weights_only=True)
+    return content
+
+
+@pytest.fixture(scope="module")
+def trained(datastore: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, cli.Run]]:
+    """One combiner of every kind: adaptive and robust on the validation data, KSTER on the training data."""
+    runs = {}
+    for name, settings in SETTINGS.items():
+        directory = tmp_path_factory.mktemp(name)
+        subsets = () if name == "kernel_smoothed" else ON_VALID
+        run = toy.train_combiner(directory, datastore, *settings, *subsets, "--max-update", 60, "--knn-cache", directory)
+        assert run.status == 0, run.log[-2000:]
+        runs[name] = directory, run
+    return runs
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_training_lowers_the_loss_and_the_checkpoint_translates(
+    name: str, trained: dict[str, tuple[Path, cli.Run]], datastore: Path
+) -> None:
+    directory, run = trained[name]
+    losses = figure(run, "nll_loss")
+    assert losses[-1] < losses[0]
+    assert 0 < figure(run, "knn_lambda")[-1] < 1
+    assert figure(run, "knn_hit")[-1] > 0.5
+    assert len(figure(run, "knn_lambda_high")) == len(losses)
+    assert bool(figure(run, "knn_bandwidth")) == (name == "kernel_smoothed")
+    alone = toy.generate_with(directory / "checkpoint_best.pt")
+    assert alone.bleu > 65  # the base: 36.2
+    from_directory = toy.translate(datastore, "--knn-combiner-path", directory / "combiner_best")
+    assert alone.lines() == from_directory.lines()
+    figures = json.loads(alone.closing_line.partition(" | ")[2])
+    assert 0 < figures["knn_lambda"] < 1
+    assert "knn_search_ms" in figures
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_checkpoints_hold_the_combiner_and_what_finds_the_base(
+    name: str, trained: dict[str, tuple[Path, cli.Run]], datastore: Path
+) -> None:
+    directory, _ = trained[name]
+    content = checkpoint(directory)
+    assert set(content["model"]) == {f"combiner.{key}" for key in load_combiner(directory / "combiner_best").state_dict()}
+    reference = content["task_state"]["knn"]
+    assert reference["base"]["path"] == str(toy.BASE)
+    assert reference["settings"]["knn_datastore_path"] == str(datastore)
+    assert all(tensor.dtype == torch.float32 for tensor in content["model"].values())
+
+
+def test_the_cache_changes_nothing_but_the_time(datastore: Path, tmp_path: Path) -> None:
+    """The same updates with base model and search in every one, and from what they gave once."""
+    for name in ("adaptive", "kernel_smoothed"):
+        settings = (*SETTINGS[name], "--max-update", 12, "--report-accuracy", "--label-smoothing", 0.1)
+        plain, cached = tmp_path / f"{name}.plain", tmp_path / f"{name}.cached"
+        first = toy.train_combiner(plain, datastore, *settings)
+        second = toy.train_combiner(cached, datastore, *settings, "--knn-cache", tmp_path / name)
+        for what in ("loss", "nll_loss", "accuracy", "knn_lambda", "knn_hit"):
+            assert figure(second, what) == pytest.approx(figure(first, what), rel=2e-3, abs=2e-3), what
+        one, other = checkpoint(plain)["model"], checkpoint(cached)["model"]
+        for key in one:
+            torch.testing.assert_close(other[key], one[key], rtol=0, atol=5e-3)
+
+
+def test_no_entry_is_its_own_neighbour(datastore: Path, tmp_path: Path) -> None:
+    """With its own entry among the neighbours every gold token would be found, at a distance of 0."""
+    run = toy.train_combiner(tmp_path, datastore, *SETTINGS["kernel_smoothed"], "--max-update", 2)
+    assert "no entry will be its own neighbour" in run.log
+    hits = [float(hit) for hit in re.findall(r"train \| epoch.*? knn_hit ([\d.]+)", run.log)]
+    assert 0.5 < hits[-1] < 0.99
+
+
+SCHEDULES = {
+    "inverse_sqrt": ("--lr-scheduler", "inverse_sqrt", "--warmup-updates", 4),
+    "plateau": ("--lr-scheduler", "reduce_lr_on_plateau", "--lr-patience", 0, "--lr-shrink", 0.5, "--patience", 30),
+}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_resuming_equals_not_stopping(schedule: str, datastore: Path, tmp_path: Path) -> None:
+    """Stopped in the middle of an epoch and at its end; an epoch has seven updates."""
+    settings = (
+        *SETTINGS["robust"],
+        *SCHEDULES[schedule],
+        *("--knn-cache", tmp_path / "cache", "--batch-size", 32, "--train-subset", "valid", "--lr", 0.05),
+    )
+    straight = tmp_path / "straight"
+    toy.train_combiner(straight, datastore, *settings, "--max-update", 24)
+    stopped = tmp_path / "stopped"
+    for updates in (4, 7, 17, 24):
+        toy.train_combiner(stopped, datastore, *settings, "--max-update", updates)
+    one, other = checkpoint(straight), checkpoint(stopped)
+    assert one["optimizer_history"][-1]["num_updates"] == other["optimizer_history"][-1]["num_updates"] == 24
+    assert one["optimizer_history"][-1]["lr_scheduler_state"] == other["optimizer_history"][-1]["lr_scheduler_state"]
+    for key in one["model"]:
+        assert torch.equal(one["model"][key], other["model"][key]), key
+    assert torch.equal(
+        one["last_optimizer_state"]["state"][0]["exp_avg_sq"], other["last_optimizer_state"]["state"][0]["exp_avg_sq"]
+    )
+    assert one["extra_state"]["best"] == other["extra_state"]["best"]
+
+
+def test_stock_options_of_checkpoints(datastore: Path, tmp_path: Path) -> None:
+    toy.train_combiner(
+        tmp_path,
+        datastore,
+        *SETTINGS["adaptive"],
+        *("--train-subset", "valid", "--max-update", 21, "--no-last-checkpoints", "--no-save-optimizer-state"),
+        *("--save-interval-updates", 3, "--keep-interval-updates", 2, "--keep-best-checkpoints", 1, "--update-freq", 2),
+    )
+    names = {path.name for path in tmp_path.iterdir()}
+    assert "checkpoint_last.pt" not in names
+    assert sum(name.startswith("checkpoint.best_loss_") for name in names) == 1
+    assert "last_optimizer_state" not in checkpoint(tmp_path, "checkpoint_best.pt")
+    assert toy.generate_with(tmp_path / "checkpoint_best.pt").bleu > 60
+
+
+def test_a_moved_base_and_a_changed_one(
+    trained: dict[str, tuple[Path, cli.Run]], other_model: Path, datastore: Path, tmp_path: Path
+) -> None:
+    content = checkpoint(trained["adaptive"][0], "checkpoint_best.pt")
+    gone = tmp_path / "gone.pt"
+    content["task_state"]["knn"]["base"]["path"] = str(gone)
+    path = tmp_path / "moved.pt"
+    torch.save(content, path)
+    with pytest.raises(UserError, match=r"the base model .*gone.pt does not exist: .* --knn-base-path"):
+        toy.generate_with(path)
+    assert toy.generate_with(path, "--knn-base-path", toy.BASE).bleu > 65
+    with pytest.raises(UserError, match=r"is another model \(.*\) than the one the combiner was trained with"):
+        toy.generate_with(path, "--knn-base-path", other_model, "--knn-allow-mismatch")
+
+
+def test_the_command_line_wins_over_what_is_recorded(
+    trained: dict[str, tuple[Path, cli.Run]], small_datastore: Path
+) -> None:
+    path = trained["kernel_smoothed"][0] / "checkpoint_best.pt"
+    run = toy.generate_with(path, "--knn-datastore-path", small_datastore, "--knn-k", 3)
+    assert f"using {small_datastore}" in run.log
+    assert '"knn_k": 3' in run.closing_line
+
+
+def test_an_ensemble_of_combiners(trained: dict[str, tuple[Path, cli.Run]]) -> None:
+    names = [trained[name][0] / "checkpoint_best.pt" for name in ("adaptive", "kernel_smoothed")]
+    run = toy.generate_with(":".join(map(str, names)))
+    assert run.bleu > 65
+
+
+def test_the_hub_loads_a_combiner(trained: dict[str, tuple[Path, cli.Run]]) -> None:
+    from fairseq.models.transformer import TransformerModel
+
+    directory = trained["kernel_smoothed"][0]
+    hub = TransformerModel.from_pretrained(str(directory), "checkpoint_best.pt", str(toy.DOMAIN))
+    sources = (toy.TOY / "domain.test.de").read_text(encoding="utf-8").splitlines()[:20]
+    expected = toy.generate_with(directory / "checkpoint_best.pt", "--beam", 5).texts("D")
+    assert hub.translate(sources) == [expected[i] for i in range(20)]
+
+
+def test_validate_scores_with_the_combiner(trained: dict[str, tuple[Path, cli.Run]]) -> None:
+    directory, run = trained["robust"]
+    done = cli.call(
+        "fairseq-validate",
+        *(toy.DOMAIN, "--path", directory / "checkpoint_best.pt", "--user-dir", cli.PACKAGE, "--cpu"),
+        *("--max-tokens", 2048, "--num-workers", 0),
+    )
+    found = re.search(r"nll_loss ([\d.]+)", done.log)
+    assert found is not None
+    assert float(found[1]) == pytest.approx(min(figure(run, "nll_loss")), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--knn-combiner", "vanilla"), "has nothing to train"),
+        (("--arch", "transformer_iwslt_de_en"), r"--arch is transformer_iwslt_de_en, but the base model .* is a "),
+        (("--finetune-from-model", "nowhere.pt"), "the base model nowhere.pt does not exist"),
+        (("--knn-datastore-path", ""), "--knn-datastore-path is missing"),
+        (("--store-ema",), "--store-ema averages all parameters"),
+        (("--criterion", "label_smoothed_cross_entropy_with_alignment", "--knn-cache", "x"), "leave --knn-cache out"),
+        (("--knn-combiner-path", "x"), "but --knn-mode train makes a new one"),
+        (("--knn-max-k", 6), "power of two"),
+        (("--knn-max-k", 10**6), "choose k between 1 and"),
+    ],
+)
+def test_what_cannot_be_trained(
+    arguments: tuple[object, ...], told: str, datastore: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=told):
+        toy.train_combiner(tmp_path / "save", datastore, *SETTINGS["adaptive"], *ON_VALID, *arguments)
+
+
+def test_foreign_caches_and_checkpoints(
+    datastore: Path, small_datastore: Path, trained: dict[str, tuple[Path, cli.Run]], tmp_path: Path
+) -> None:
+    directory = trained["adaptive"][0]
+    with pytest.raises(UserError, match=r"is the cache of another retrieval \(datastores "):
+        toy.train_combiner(
+            tmp_path / "a", small_datastore, *SETTINGS["adaptive"], *ON_VALID, "--knn-cache", directory
+        )
+    with pytest.raises(UserError, match=r"is the cache of another retrieval \(k 8, this run has 4\)"):
+        toy.train_combiner(
+            tmp_path / "b", datastore, "--knn-combiner", "adaptive", "--knn-k", 4, *ON_VALID, "--knn-cache", directory
+        )
+    copy = shutil.copytree(directory, tmp_path / "copy")
+    with pytest.raises(Exception, match=r".*") as failure:
+        toy.train_combiner(copy, datastore, *SETTINGS["kernel_smoothed"], *ON_VALID)
+    from fairseq_knn.hooks import _user_error
+
+    assert "another kind or size" in str(_user_error(failure.value))
+    with pytest.raises(UserError, match="is the checkpoint of a combiner, not of a model"):
+        toy.train_combiner(
+            tmp_path / "c",
+            datastore,
+            *SETTINGS["adaptive"],
+            *("--finetune-from-model", directory / "checkpoint_best.pt"),
+        )
+    with pytest.raises(UserError, match="datastores are built by models"):
+        toy.build(tmp_path / "d", model=directory / "checkpoint_best.pt")
+    with pytest.raises(UserError, match="of the kind adaptive, but --knn-combiner asks for robust"):
+        toy.generate_with(directory / "checkpoint_best.pt", "--knn-combiner", "robust")
+    with pytest.raises(UserError, match="was trained with 8 neighbours, but 4 are asked for"):
+        toy.generate_with(directory / "checkpoint_best.pt", "--knn-k", 4)
