@@ -8,6 +8,7 @@ from fairseq_knn.combiners.base import Combiner, Mixture
 from fairseq_knn.combiners.kernel_smoothed import KernelSmoothedCombiner
 from fairseq_knn.combiners.mixing import mix
 from fairseq_knn.combiners.robust import RobustCombiner
+from fairseq_knn.combiners.sizes import CombinerSizes
 from fairseq_knn.combiners.trained import TrainedCombiner
 from fairseq_knn.combiners.vanilla import VanillaCombiner
 
@@ -22,6 +23,7 @@ __all__ = [
     "COMBINERS",
     "AdaptiveCombiner",
     "Combiner",
+    "CombinerSizes",
     "KernelSmoothedCombiner",
     "Mixture",
     "RobustCombiner",

@@ -10,6 +10,7 @@ Two parametrisations:
 Both see the distances and how many different tokens there are among the nearest 1, 2, ..., K neighbours.
 """
 
+import math
 from typing import Any, Self
 
 import torch
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 
 from fairseq_knn.combiners.base import Mixture
 from fairseq_knn.combiners.features import finite_distances, network_input
-from fairseq_knn.combiners.trained import TrainedCombiner
+from fairseq_knn.combiners.sizes import CombinerSizes
+from fairseq_knn.combiners.trained import TrainedCombiner, in_full_precision
 from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.retrieval.neighbours import Neighbours
 
@@ -34,7 +36,7 @@ class AdaptiveCombiner(TrainedCombiner):
         form: ``joint`` or ``separate``.
         temperature: T; in the separate form ``None`` learns it. The paper fixes 10 and so do knn-box's scripts: a
             learned one is a sigmoid, below 1, which leaves about the nearest neighbour alone.
-        k: separate form: a fixed number of neighbours; ``None`` learns their distribution.
+        k: separate form: a fixed number of neighbours, a power of two; ``None`` learns their distribution.
         weight: separate form: a fixed lambda; ``None`` learns it.
         hidden: units of each network.
         label_counts: whether the counts of different tokens are an input beside the distances.
@@ -68,6 +70,19 @@ class AdaptiveCombiner(TrainedCombiner):
             )
         if form not in FORMS:
             raise ConfigurationError(f"the form is {form!r}, but adaptive kNN-MT has {' and '.join(FORMS)}")
+        if k is not None and not (1 <= k <= max_k and k & (k - 1) == 0):
+            raise ConfigurationError(
+                f"k is fixed to {k}, but adaptive kNN-MT chooses among 1, 2, 4, ... up to {max_k} neighbours: fix it "
+                "to one of these"
+            )
+        if weight is not None and not 0 <= weight <= 1:
+            raise ConfigurationError(
+                f"lambda is fixed to {weight}, but it is the weight of the neighbours: choose it between 0 and 1"
+            )
+        if temperature is not None and not 0 < temperature < math.inf:
+            raise ConfigurationError(
+                f"the temperature is {temperature}, but distances are divided by it: choose a finite one above 0"
+            )
         self.max_k, self.form, self.temperature, self.k, self.weight = max_k, form, temperature, k, weight
         self.hidden, self.label_counts = hidden, label_counts
         sets = max_k.bit_length()  # 1, 2, 4, ..., K
@@ -96,6 +111,7 @@ class AdaptiveCombiner(TrainedCombiner):
         names = ("max_k", "probability_dim", "form", "temperature", "k", "weight", "hidden", "label_counts")
         return {name: getattr(self, name) for name in names}
 
+    @in_full_precision
     def mixture(self, query: Tensor, neighbours: Neighbours, log_probs: Tensor) -> Mixture:
         found = neighbours.found
         any_found = found.any(dim=-1, keepdim=True)
@@ -103,12 +119,12 @@ class AdaptiveCombiner(TrainedCombiner):
         seen = network_input(neighbours)
         seen = seen if self.label_counts else seen[..., : self.max_k]
         if self.form == "joint":
-            choice = self.to_choice(seen).log_softmax(dim=-1)
+            outside, choice = self.outside, self.to_choice(seen).log_softmax(dim=-1)
             log_some = choice[..., 1:].logsumexp(dim=-1, keepdim=True)
             log_sets, weight = choice[..., 1:] - log_some, log_some.exp()
             temperature: Tensor | float = self.temperature or 1.0
         else:
-            log_sets = self._log_sets(seen)
+            outside, log_sets = self._sets(seen)
             weight = seen.new_full((*seen.shape[:-1], 1), self.weight or 0.0)
             if self.to_lambda is not None:
                 weight = self.to_lambda(seen).sigmoid()
@@ -119,22 +135,31 @@ class AdaptiveCombiner(TrainedCombiner):
         distances = finite_distances(neighbours)
         scores = (distances.amin(dim=-1, keepdim=True) - distances) / temperature
         # The nearest neighbour is in every set, so each has a distribution if anything is found at all.
-        left_out = ((~found & any_found).unsqueeze(-2) | self.outside).broadcast_to(*log_sets.shape, self.max_k)
+        left_out = ((~found & any_found).unsqueeze(-2) | outside).broadcast_to(*log_sets.shape, self.max_k)
         log_each = scores.unsqueeze(-2).masked_fill(left_out, -torch.inf).log_softmax(dim=-1)
-        # What is missing is in no set at all: a sum over none has no gradient.
-        log_each = log_each.masked_fill(~found.unsqueeze(-2), 0.0)
-        log_weights = (log_sets.unsqueeze(-1) + log_each).logsumexp(dim=-2).masked_fill(~found, -torch.inf)
+        # What is in no set at all: a sum over none has no gradient.
+        unused = ~found | outside.all(dim=0)
+        log_each = log_each.masked_fill(unused.unsqueeze(-2), 0.0)
+        log_weights = (log_sets.unsqueeze(-1) + log_each).logsumexp(dim=-2).masked_fill(unused, -torch.inf)
         return Mixture(log_weights, weight * any_found, measured)
 
-    def _log_sets(self, seen: Tensor) -> Tensor:
-        """Separate form: log-probability of every set of neighbours, (..., sets)."""
+    def _sets(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Separate form: which neighbours are outside of each set, (sets, K), and its log-probability, (..., sets)."""
         if self.to_k is not None:
-            log_sets: Tensor = self.to_k(seen).log_softmax(dim=-1)
-            return log_sets
+            return self.outside, self.to_k(seen).log_softmax(dim=-1)
         assert self.k is not None
-        chosen = seen.new_full((*seen.shape[:-1], len(self.outside)), -torch.inf)
-        chosen[..., self.k.bit_length() - 1] = 0.0
-        return chosen
+        return self.outside[self.k.bit_length() - 1].unsqueeze(0), seen.new_zeros((*seen.shape[:-1], 1))
+
+    @classmethod
+    def fresh(cls, sizes: CombinerSizes) -> Self:
+        options = sizes.arguments(cls.kind, form="form", temperature="temperature", fixed_k="k", weight="weight")
+        combiner = cls(sizes.k, sizes.probability_dim, **options)
+        if next(combiner.parameters(), None) is None:
+            raise ConfigurationError(
+                "k, lambda and the temperature are all fixed, but that leaves adaptive kNN-MT nothing to train: leave "
+                "one of them open, or use the vanilla combiner, which needs no training"
+            )
+        return combiner
 
     @classmethod
     def from_knnbox(cls, config: dict[str, Any], weights: dict[str, Tensor]) -> Self:

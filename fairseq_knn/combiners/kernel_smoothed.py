@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from fairseq_knn.combiners.base import Mixture
 from fairseq_knn.combiners.features import finite_distances
-from fairseq_knn.combiners.trained import TrainedCombiner
+from fairseq_knn.combiners.sizes import CombinerSizes
+from fairseq_knn.combiners.trained import TrainedCombiner, in_full_precision
 from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.retrieval.neighbours import Neighbours
 
-# Each with the bandwidth the original code starts with.
+# Each with the bandwidth the authors' code starts with.
 KERNELS = {"laplacian": 10.0, "gaussian": 100.0}
 
 
@@ -31,10 +32,13 @@ class KernelSmoothedCombiner(TrainedCombiner):
         query_dim: dimension of queries and keys, d.
         probability_dim: size of the vocabulary, V.
         kernel: ``laplacian`` (the default of both code bases) or ``gaussian``.
-        bandwidth: what it is before training; ``None`` for the original code's (10 and 100). knn-box starts at about 1.
+        bandwidth: about what it is before training. ``None`` for that of the authors' code, 10 (laplacian) and 100
+            (gaussian), which is of the size of distances between hidden states, so that all neighbours have a weight
+            and with it a gradient. knn-box starts at about 1 (pass 1): there the nearest neighbour has nearly all
+            weight, and the bandwidth first has to grow.
 
     Raises:
-        ConfigurationError: there is no such kernel.
+        ConfigurationError: there is no such kernel, or the bandwidth is out of its range.
     """
 
     kind = "kernel_smoothed"
@@ -47,19 +51,24 @@ class KernelSmoothedCombiner(TrainedCombiner):
         super().__init__(probability_dim)
         if kernel not in KERNELS:
             raise ConfigurationError(f"the kernel is {kernel!r}, but there are {' and '.join(KERNELS)} (--knn-kernel)")
+        self.bandwidth = KERNELS[kernel] if bandwidth is None else bandwidth
+        if not 0 < self.bandwidth < math.inf:
+            raise ConfigurationError(
+                f"the bandwidth is {bandwidth}, but distances are divided by it: choose a finite one above 0"
+            )
         self.query_dim, self.kernel = query_dim, kernel
         self.log_bandwidth = nn.Linear(2 * query_dim, 1)
-        nn.init.constant_(self.log_bandwidth.bias, math.log(bandwidth or KERNELS[kernel]))
+        nn.init.constant_(self.log_bandwidth.bias, math.log(self.bandwidth))
         self.to_lambda = nn.Sequential(nn.Linear(2 * query_dim, query_dim), nn.ReLU(), nn.Linear(query_dim, 1))
 
     def config(self) -> dict[str, Any]:
-        return {"query_dim": self.query_dim, "probability_dim": self.probability_dim, "kernel": self.kernel}
+        return {name: getattr(self, name) for name in ("query_dim", "probability_dim", "kernel", "bandwidth")}
 
+    @in_full_precision
     def mixture(self, query: Tensor, neighbours: Neighbours, log_probs: Tensor) -> Mixture:
         assert neighbours.keys is not None, "the retriever was not asked for keys"
         found = neighbours.found
         any_found = found.any(dim=-1, keepdim=True)
-        # float32, whatever the model computes in.
         precision = self.log_bandwidth.weight.dtype
         query = query.to(precision)
         keys = neighbours.keys.to(precision).masked_fill(~found.unsqueeze(-1), 0.0)
@@ -75,6 +84,11 @@ class KernelSmoothedCombiner(TrainedCombiner):
         smoothed = (log_weights.exp().unsqueeze(-1) * keys).sum(dim=-2)
         weight = self.to_lambda(torch.cat([query, smoothed], dim=-1)).sigmoid()
         return Mixture(log_weights, weight * any_found, {"bandwidth": bandwidth.detach()})
+
+    @classmethod
+    def fresh(cls, sizes: CombinerSizes) -> Self:
+        options = sizes.arguments(cls.kind, kernel="kernel", bandwidth="bandwidth")
+        return cls(sizes.query_dim, sizes.probability_dim, **options)
 
     @classmethod
     def from_knnbox(cls, config: dict[str, Any], weights: dict[str, Tensor]) -> Self:

@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-from fairseq_knn.combiners.adaptive import AdaptiveCombiner
-from fairseq_knn.combiners.kernel_smoothed import KernelSmoothedCombiner
-from fairseq_knn.combiners.robust import RobustCombiner
+from fairseq_knn.combiners import COMBINERS
 from fairseq_knn.combiners.trained import TrainedCombiner, read_combiner_config
 from fairseq_knn.errors import CombinerError
 
-TRAINED: tuple[type[TrainedCombiner], ...] = (AdaptiveCombiner, KernelSmoothedCombiner, RobustCombiner)
+TRAINED = tuple(combiner for combiner in COMBINERS.values() if issubclass(combiner, TrainedCombiner))
 
 
 def load_combiner(path: Path | str) -> TrainedCombiner:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from fairseq_knn.combiners.base import Mixture
 from fairseq_knn.combiners.features import finite_distances, network_input
-from fairseq_knn.combiners.trained import TrainedCombiner
+from fairseq_knn.combiners.sizes import CombinerSizes
+from fairseq_knn.combiners.trained import TrainedCombiner, in_full_precision
 from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.retrieval.neighbours import Neighbours
 
@@ -75,13 +76,15 @@ class RobustCombiner(TrainedCombiner):
         shape = ("max_k", "probability_dim", "hidden", "hidden_calibration", "top")
         return {name: getattr(self, name) for name in (*shape, "alpha0", "beta", "sigma")}
 
+    @in_full_precision
     def mixture(self, query: Tensor, neighbours: Neighbours, log_probs: Tensor) -> Mixture:
         assert neighbours.key_log_probs is not None, "the retriever was not asked for p(v|k)"
         found = neighbours.found
         any_found = found.any(dim=-1, keepdim=True)
-        at_key = neighbours.key_log_probs.to(log_probs).clamp(min=_LEAST).masked_fill(~found, _LEAST)
-        at_query = log_probs.gather(-1, neighbours.values).clamp(min=_LEAST).masked_fill(~found, _LEAST)
-        best = log_probs.topk(self.top, dim=-1).values.clamp(min=_LEAST)
+        precision = self.model_score.weight.dtype
+        at_key = neighbours.key_log_probs.to(precision).clamp(min=_LEAST).masked_fill(~found, _LEAST)
+        at_query = log_probs.gather(-1, neighbours.values).to(precision).clamp(min=_LEAST).masked_fill(~found, _LEAST)
+        best = log_probs.topk(self.top, dim=-1).values.to(precision).clamp(min=_LEAST)
         calibration = self.calibration(torch.stack([at_key, at_query], dim=-1)).squeeze(-1)
         score, against_distance = self.neighbour_score(network_input(neighbours)).split(1, dim=-1)
         sharpness = against_distance.sigmoid()
@@ -138,6 +141,12 @@ class RobustCombiner(TrainedCombiner):
             values=torch.where(place, target, neighbours.values).gather(-1, order),
             keys=keys.gather(-2, order.unsqueeze(-1).expand_as(keys)),
             key_log_probs=at_keys.gather(-1, order),
+        )
+
+    @classmethod
+    def fresh(cls, sizes: CombinerSizes) -> Self:
+        return cls(
+            sizes.k, sizes.probability_dim, **sizes.arguments(cls.kind, alpha="alpha0", beta="beta", sigma="sigma")
         )
 
     @classmethod

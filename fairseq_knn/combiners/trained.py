@@ -1,6 +1,7 @@
 """Combiners with parameters: how they are saved and loaded, and knn-box's way of calling them."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -8,7 +9,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from fairseq_knn.combiners.base import Combiner
+from fairseq_knn.combiners.base import Combiner, Mixture
+from fairseq_knn.combiners.sizes import CombinerSizes
 from fairseq_knn.errors import CombinerError, UserError
 from fairseq_knn.retrieval.neighbours import Neighbours
 from fairseq_knn.storage.atomic import atomic_path, make_directory, read_json, write_json
@@ -17,8 +19,19 @@ SCHEMA = 1
 _CONFIG, _WEIGHTS = "config.json", "combiner.safetensors"
 
 
+def in_full_precision(mixture: Callable[..., Mixture]) -> Callable[..., Mixture]:
+    """Decorate :meth:`Combiner.mixture`: automatic mixed precision would run its networks in half precision."""
+    cpu, cuda = (torch.autocast(device, enabled=False) for device in ("cpu", "cuda"))
+    decorated: Callable[..., Mixture] = cpu(cuda(mixture))
+    return decorated
+
+
 class TrainedCombiner(nn.Module, Combiner):
     """A combiner that is trained; on disk a directory with ``config.json`` and ``combiner.safetensors``.
+
+    It stays in float32 when the model it belongs to is converted to half precision: the networks see squared distances,
+    which may be beyond the largest half, and it is so small that nothing is gained. Queries, keys and what the model
+    gives them may be in half precision.
 
     Attributes:
         knnbox_weights: what knn-box calls the file of its parameters.
@@ -33,9 +46,33 @@ class TrainedCombiner(nn.Module, Combiner):
         self.probability_dim = probability_dim
         self.lambda_: Tensor | None = None
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What ``.to``, ``.half``, ``.cuda`` and the like do with every tensor."""
+
+        def in_own_precision(tensor: Tensor) -> Tensor:
+            result = fn(tensor)
+            if result.is_floating_point() and result.dtype.itemsize < 4:
+                return tensor.to(result.device)
+            return result
+
+        result: Self = super()._apply(in_own_precision, recurse)  # type: ignore[no-untyped-call]
+        return result
+
     @abstractmethod
     def config(self) -> dict[str, Any]:
         """The arguments that make a combiner of the same shape."""
+
+    @classmethod
+    @abstractmethod
+    def fresh(cls, sizes: CombinerSizes) -> Self:
+        """Make a combiner to be trained.
+
+        Args:
+            sizes: of its surroundings, and options (:meth:`CombinerSizes.arguments` turns them into arguments).
+
+        Raises:
+            ConfigurationError: it has no such option, or a value is out of its range.
+        """
 
     @classmethod
     @abstractmethod

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +112,15 @@ def robust(c: Any, _: Tensor, log_probs: Tensor, neighbours: Neighbours) -> Call
 
 CASES: dict[str, tuple[Callable[[], TrainedCombiner], Callable[..., Any]]] = {
     "adaptive joint": (lambda: AdaptiveCombiner(K, V), adaptive_joint),
-    "adaptive separate": (lambda: AdaptiveCombiner(K, V, "separate", temperature=None), adaptive_separate),
-    "adaptive fixed temperature": (lambda: AdaptiveCombiner(K, V, "separate"), adaptive_separate),
-    "adaptive fixed k": (lambda: AdaptiveCombiner(K, V, "separate", k=4), adaptive_separate),
-    "adaptive fixed lambda": (lambda: AdaptiveCombiner(K, V, "separate", weight=0.4), adaptive_separate),
+    # Each of the three fixed or learned, and at least one learned.
+    **{
+        f"adaptive separate, k {k}, lambda {weight}, T {temperature}": (
+            partial(AdaptiveCombiner, K, V, "separate", k=k, weight=weight, temperature=temperature),
+            adaptive_separate,
+        )
+        for k, weight, temperature in product([None, 4], [None, 0.4], [None, 10.0])
+        if None in (k, weight, temperature)
+    },
     "kernel-smoothed laplacian": (lambda: KernelSmoothedCombiner(D, V), kernel_smoothed),
     "kernel-smoothed gaussian": (lambda: KernelSmoothedCombiner(D, V, "gaussian"), kernel_smoothed),
     "robust": (lambda: RobustCombiner(K, V), robust),
