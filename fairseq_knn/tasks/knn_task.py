@@ -204,7 +204,7 @@ class KnnTask:
         with knn_decoder(models[0]).knn_record() as states:
             result = step(generator, models, sample, *args, **kwargs)
         with torch.no_grad():
-            self._build.add(states[-1], sample)
+            self._build.add(states[-1], sample, result)
         return result
 
     def _at_end(self) -> None:
