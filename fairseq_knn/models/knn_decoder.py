@@ -26,7 +26,8 @@ class Augmentation:
     Args:
         combiner: how neighbours are weighed.
         retriever: where they come from.
-        project: from hidden states (n, d) to logits (n, V), for combiners that need what the model makes of the keys.
+        project: from hidden states (n, d) to logits (n, V), for combiners that need what the model makes of the keys
+            where the datastores do not hold it.
         skip_threshold: no search where the model alone gives one token at least this probability; ``None`` searches
             everywhere.
 
@@ -82,8 +83,11 @@ class Augmentation:
         return (total / count, high / count) if count else None
 
     def _complete(self, neighbours: Neighbours) -> Neighbours:
-        """With the model's log-probability of every neighbour's token in its own place, if the combiner needs it."""
-        if not self.combiner.needs_key_log_probs:
+        """With the model's log-probability of every neighbour's token in its own place, if the combiner needs it.
+
+        Where datastores do not hold it, it is what the model makes of the neighbours' keys.
+        """
+        if not self.combiner.needs_key_log_probs or neighbours.key_log_probs is not None:
             return neighbours
         assert self._project is not None
         assert neighbours.keys is not None

@@ -123,15 +123,20 @@ class KnnSession:
             logger.info("the neighbours have weight 0: translating with the model alone")
             return None
         combiner = self._combiner
-        if combiner.needs_key_log_probs and self.key != "decoder_output":
+        lacking = None
+        if combiner.needs_key_log_probs:
+            lacking = next((store for store in stores if store.log_probs is None), None)
+        if lacking is not None and self.key != "decoder_output":
             raise ConfigurationError(
-                f"a {combiner.kind} combiner weighs what the model makes of the keys, which are {self.key} here: it "
-                "works with datastores of decoder_output alone"
+                f"a {combiner.kind} combiner needs the model's probability of every entry, which {lacking.path} does "
+                f"not hold and which cannot be made of its keys, for they are {self.key}: build it again (with "
+                "--knn-overwrite), or use a datastore of decoder_output"
             )
         retriever = Retriever(
             stores,
             k=combiner.max_k or config.knn_k,
-            with_keys=combiner.needs_keys,
+            with_keys=combiner.needs_keys or lacking is not None,
+            with_key_log_probs=combiner.needs_key_log_probs,
             backend=config.knn_backend,
             device=config.knn_device,
             nprobe=config.knn_nprobe,
