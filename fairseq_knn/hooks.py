@@ -143,7 +143,7 @@ def _checkpoints_of_combiners() -> Callable[[], None]:
 
     stock_save, stock_load = checkpoint_utils.save_checkpoint, checkpoint_utils.load_checkpoint
 
-    # Stock keeps the best validation loss as an attribute of the function it finds under this name, which wraps carries.
+    # Stock keeps the best validation loss as an attribute of the function of this name, which wraps carries.
     @functools.wraps(stock_save)
     def save_checkpoint(cfg: Any, trainer: Any, epoch_itr: Any, val_loss: Any) -> Any:
         training = getattr(trainer.task, "knn_training", None)

@@ -18,6 +18,7 @@ def write_datastore(
     vocabulary_size: int = 1000,
     model: str = "0" * 64,
     key: str = "decoder_output",
+    log_probs: np.ndarray | None = None,
 ) -> Datastore:
     """Write a finished datastore and open it.
 
@@ -29,6 +30,7 @@ def write_datastore(
             each, so that sentences and positions differ.
         shard_sentences: sentences per shard; default: all in one shard.
         vocabulary_size, model, key: fields of the plan.
+        log_probs: of the values in their places (n,), if they are to be stored.
     """
     keys, values = np.asarray(keys, np.float16), np.asarray(values)
     if lengths is None:
@@ -50,7 +52,8 @@ def write_datastore(
         first, last = plan.sentence_range(shard)
         entries = slice(starts[first], starts[last])
         part = writer.open_shard(shard)
-        part.add(range(first, last), lengths[first:last], keys[entries], values[entries])
+        known = None if log_probs is None else log_probs[entries]
+        part.add(range(first, last), lengths[first:last], keys[entries], values[entries], known)
         part.commit()
     writer.finish()
     return Datastore.load(path)

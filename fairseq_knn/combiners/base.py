@@ -34,6 +34,7 @@ class Combiner(ABC):
     Attributes:
         kind: its name in :data:`~fairseq_knn.combiners.COMBINERS`.
         max_k: the number of neighbours it was made for; ``None`` for any.
+        usual_k: the number of neighbours it was trained with, which others may replace; ``None`` for any.
         query_dim: the dimension of queries and keys it was made for; ``None`` for any.
         needs_keys: whether :attr:`Neighbours.keys <fairseq_knn.retrieval.Neighbours>` is used.
         needs_key_log_probs: whether :attr:`Neighbours.key_log_probs <fairseq_knn.retrieval.Neighbours>` is used.
@@ -43,6 +44,7 @@ class Combiner(ABC):
 
     kind: ClassVar[str]
     max_k: int | None = None
+    usual_k: int | None = None
     query_dim: int | None = None
     needs_keys: ClassVar[bool] = False
     needs_key_log_probs: ClassVar[bool] = False

@@ -37,6 +37,8 @@ class KernelSmoothedCombiner(TrainedCombiner):
             and with it a gradient. knn-box starts at about 1 (pass 1): there the nearest neighbour has nearly all
             weight, and the bandwidth first has to grow.
 
+        usual_k: how many neighbours it is trained with; it takes any number.
+
     Raises:
         ConfigurationError: there is no such kernel, or the bandwidth is out of its range.
     """
@@ -46,7 +48,12 @@ class KernelSmoothedCombiner(TrainedCombiner):
     needs_keys = True
 
     def __init__(
-        self, query_dim: int, probability_dim: int, kernel: str = "laplacian", bandwidth: float | None = None
+        self,
+        query_dim: int,
+        probability_dim: int,
+        kernel: str = "laplacian",
+        bandwidth: float | None = None,
+        usual_k: int | None = None,
     ) -> None:
         super().__init__(probability_dim)
         if kernel not in KERNELS:
@@ -56,13 +63,14 @@ class KernelSmoothedCombiner(TrainedCombiner):
             raise ConfigurationError(
                 f"the bandwidth is {bandwidth}, but distances are divided by it: choose a finite one above 0"
             )
-        self.query_dim, self.kernel = query_dim, kernel
+        self.query_dim, self.kernel, self.usual_k = query_dim, kernel, usual_k
         self.log_bandwidth = nn.Linear(2 * query_dim, 1)
         nn.init.constant_(self.log_bandwidth.bias, math.log(self.bandwidth))
         self.to_lambda = nn.Sequential(nn.Linear(2 * query_dim, query_dim), nn.ReLU(), nn.Linear(query_dim, 1))
 
     def config(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("query_dim", "probability_dim", "kernel", "bandwidth")}
+        names = ("query_dim", "probability_dim", "kernel", "bandwidth", "usual_k")
+        return {name: getattr(self, name) for name in names}
 
     @in_full_precision
     def mixture(self, query: Tensor, neighbours: Neighbours, log_probs: Tensor) -> Mixture:
@@ -88,7 +96,7 @@ class KernelSmoothedCombiner(TrainedCombiner):
     @classmethod
     def fresh(cls, sizes: CombinerSizes) -> Self:
         options = sizes.arguments(cls.kind, kernel="kernel", bandwidth="bandwidth")
-        return cls(sizes.query_dim, sizes.probability_dim, **options)
+        return cls(sizes.query_dim, sizes.probability_dim, **options, usual_k=sizes.k)
 
     @classmethod
     def from_knnbox(cls, config: dict[str, Any], weights: dict[str, Tensor]) -> Self:

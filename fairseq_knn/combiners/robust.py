@@ -42,7 +42,6 @@ class RobustCombiner(TrainedCombiner):
 
     kind = "robust"
     knnbox_weights = "robust_combiner.pt"
-    needs_keys = True  # p(v|k) is made of them
     needs_key_log_probs = True
     needs_keys_to_train = True
 

@@ -7,11 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from fairseq_knn.datastore.manifest import Plan
+from fairseq_knn.datastore.sharded_array import ShardedArray
 from fairseq_knn.errors import DatastoreError
-
-# A mapping holds its file open, and a process may have 1,024 open files (the usual limit). More shards
-# than these are opened again whenever they are read.
-_KEPT_MAPS = 512
 
 
 class Datastore(ABC):
@@ -32,8 +29,7 @@ class Datastore(ABC):
         self.shard_entries = tuple(shard_entries)
         self.dimension = dimension
         self.key_dtype = key_dtype
-        self._starts = np.cumsum([0, *shard_entries])
-        self._key_maps: dict[int, np.ndarray] = {}
+        self._stored_keys = ShardedArray(self.shard_entries, (dimension,), key_dtype, self._open_keys, self.verify_keys)
 
     @staticmethod
     def load(path: Path | str) -> "Datastore":
@@ -50,7 +46,7 @@ class Datastore(ABC):
     @property
     def entries(self) -> int:
         """Number of entries, N."""
-        return int(self._starts[-1])
+        return len(self._stored_keys)
 
     @property
     @abstractmethod
@@ -71,6 +67,24 @@ class Datastore(ABC):
     @abstractmethod
     def values(self) -> np.ndarray:
         """Target token of every entry, (N,), in memory."""
+
+    @property
+    def log_probs(self) -> ShardedArray | None:
+        """Natural logarithm of the probability that the model which built the datastore gave every entry's token in its
+        own place, float32 (N,), memory mapped; ``None`` if that was not stored."""
+        return None
+
+    def entry_ids(self, sentences: np.ndarray) -> np.ndarray:
+        """Where sentences begin; the other entries of a sentence follow its first.
+
+        Args:
+            sentences: their indices in the split, integers (...).
+
+        Returns:
+            number of each one's first entry, int64 (...); -1 where the datastore has none of it, or, as in other
+            toolkits' formats, does not record sentences.
+        """
+        return np.full(np.shape(sentences), -1, np.int64)
 
     @property
     @abstractmethod
@@ -102,16 +116,7 @@ class Datastore(ABC):
     def keys(self, start: int, stop: int) -> np.ndarray:
         """Keys of the entries ``[start, stop)`` in memory, (stop - start, d)."""
         self.require_keys()
-        stop = min(stop, self.entries)
-        parts = []
-        shard = int(np.searchsorted(self._starts, start, side="right")) - 1
-        while start < stop:
-            base, end = int(self._starts[shard]), int(self._starts[shard + 1])
-            if end > start:
-                parts.append(self._mapped_keys(shard)[start - base : min(stop, end) - base])
-                start = min(stop, end)
-            shard += 1
-        return np.concatenate(parts) if parts else np.empty((0, self.dimension), self.key_dtype)
+        return self._stored_keys[start:stop]
 
     def key_blocks(self, rows: int) -> Iterator[tuple[int, np.ndarray]]:
         """All keys in order, at most *rows* at a time, as (first entry, (n, d))."""
@@ -121,14 +126,7 @@ class Datastore(ABC):
     def gather_keys(self, entries: np.ndarray) -> np.ndarray:
         """Keys of the given entries in their order, (n, d)."""
         self.require_keys()
-        result: np.ndarray = np.empty((len(entries), self.dimension), self.key_dtype)
-        shards = np.searchsorted(self._starts, entries, side="right") - 1
-        for shard in np.unique(shards):
-            chosen = np.flatnonzero(shards == shard)
-            # Increasing rows: one pass over the file instead of jumps.
-            chosen = chosen[np.argsort(entries[chosen], kind="stable")]
-            result[chosen] = self._mapped_keys(int(shard))[entries[chosen] - self._starts[shard]]
-        return result
+        return self._stored_keys[entries]
 
     def require_keys(self) -> None:
         """
@@ -140,15 +138,6 @@ class Datastore(ABC):
                 f"the keys of {self.path} were dropped when its index was built, and what was asked for needs them: "
                 "use its index as it is (--knn-backend faiss), or build the datastore again with --knn-overwrite"
             )
-
-    def _mapped_keys(self, shard: int) -> np.ndarray:
-        """Keys of one shard, memory mapped; of the first shards asked for the mapping is kept."""
-        keys = self._key_maps.get(shard)
-        if keys is None:
-            keys = self._open_keys(shard)
-            if len(self._key_maps) < _KEPT_MAPS:
-                self._key_maps[shard] = keys
-        return keys
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r}, entries={self.entries}, dimension={self.dimension})"

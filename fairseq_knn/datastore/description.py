@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_knn.datastore.datastore import Datastore
-from fairseq_knn.datastore.layout import ARRAYS
-from fairseq_knn.datastore.manifest import Plan, ShardRecord
+from fairseq_knn.datastore.manifest import Plan, ShardRecord, array_names
 from fairseq_knn.datastore.merging import committed, how_to_finish
 from fairseq_knn.datastore.sharded import ShardedDatastore
 
@@ -52,7 +51,9 @@ def describe_begun(path: Path, plan: Plan) -> dict[str, Any]:
         "dimension": max((record.dimension for record in there.values()), default=0) or None,
         "key_dtype": "float16",
         "dropped": [],
-        "bytes": {name: sum(array.bytes for other, array in arrays if other == name) for name in ARRAYS},
+        "bytes": {
+            name: sum(array.bytes for other, array in arrays if other == name) for name in array_names(there.values())
+        },
         **_of_plan(plan, list(there.values())),
         "missing": [shard for shard in found if shard not in there],
     }

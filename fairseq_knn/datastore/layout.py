@@ -8,6 +8,7 @@
     shards/values-00000.npy       target token ids (n,)
     shards/sentences-00000.npy    index of the sentence in its split (n,)
     shards/positions-00000.npy    position in the target sentence, from 0 (n,)
+    shards/log_probs-00000.npy    float32 log-probability the model gave the token in its place (n,)
     shards/commit-00000.json      the shard is complete: sizes and checksums of its arrays
     shards/dropped.json           arrays that were deleted on purpose (the keys, when the index is enough)
     shards/sample.npy             a few of the dropped keys, to test the index with
@@ -17,7 +18,9 @@
 from pathlib import Path
 
 SCHEMA_VERSION = 1
-ARRAYS = ("keys", "values", "sentences", "positions")
+ARRAYS = ("keys", "values", "sentences", "positions", "log_probs")
+# Datastores that were converted, or built by an earlier version, lack these.
+OPTIONAL_ARRAYS = frozenset({"log_probs"})
 
 
 def manifest_path(root: Path) -> Path:

@@ -3,10 +3,11 @@
 Nothing here differs between two equal runs: no times, no host names, no paths.
 """
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from fairseq_knn.datastore.layout import SCHEMA_VERSION
+from fairseq_knn.datastore.layout import ARRAYS, OPTIONAL_ARRAYS, SCHEMA_VERSION
 from fairseq_knn.errors import DatastoreError
 from fairseq_knn.storage.digest import short
 
@@ -123,6 +124,11 @@ class ShardRecord:
             raise DatastoreError(
                 f"{source} is not the record of a shard ({_told(error)}): build the datastore again"
             ) from error
+
+
+def array_names(shards: Collection[ShardRecord]) -> list[str]:
+    """Arrays of a datastore of these shards: all there are, but for the optional ones that none of them has."""
+    return [name for name in ARRAYS if name not in OPTIONAL_ARRAYS or any(name in shard.arrays for shard in shards)]
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,16 @@ class ShardWriter:
         self._dimension = 0
         self._runs: dict[int, tuple[int, int]] = {}
         self._values: dict[int, np.ndarray] = {}
+        self._log_probs: dict[int, np.ndarray] = {}
 
-    def add(self, sentences: Sequence[int], lengths: Sequence[int], keys: np.ndarray, values: np.ndarray) -> None:
+    def add(
+        self,
+        sentences: Sequence[int],
+        lengths: Sequence[int],
+        keys: np.ndarray,
+        values: np.ndarray,
+        log_probs: np.ndarray | None = None,
+    ) -> None:
         """Add whole sentences.
 
         Args:
@@ -41,32 +49,45 @@ class ShardWriter:
             lengths: number of target tokens of each.
             keys: any float dtype (sum of lengths, d), sentence after sentence; stored as float16.
             values: target token ids (sum of lengths,).
+            log_probs: natural logarithm of the probability the model gives each of these tokens, any float dtype (sum
+                of lengths,), stored as float32; ``None``, then for all sentences of the shard, if they are not known.
 
         Raises:
-            DatastoreError: the keys are not finite in float16 (the message names the sentence).
+            DatastoreError: the keys are not finite in float16, or the log-probabilities not at all (the message names
+                the sentence).
             ValueError: the arguments do not fit together, or not to this shard.
         """
         with np.errstate(over="ignore"):  # found below
             keys = keys.astype(np.float16, copy=False)
-        self._check(sentences, lengths, keys, values)
-        finite = np.isfinite(keys).all(axis=1)
-        if not finite.all():
-            owner = np.repeat(np.asarray(sentences), lengths)[np.argmin(finite)]
-            raise DatastoreError(
-                f"the model gives keys that are NaN or beyond the range of float16 for sentence {owner}: "
-                "check the checkpoint, or run without --fp16"
-            )
+        self._check(sentences, lengths, keys, values, log_probs)
+        owners = np.repeat(np.asarray(sentences), lengths)
+        _require_finite(np.isfinite(keys).all(axis=1), owners, "keys that are NaN or beyond the range of float16")
+        if log_probs is not None:
+            _require_finite(np.isfinite(log_probs), owners, "probabilities that are NaN or 0")
         row = self._spool.append(keys)
         self._dimension = keys.shape[1]
         offset = 0
         for sentence, length in zip(sentences, lengths, strict=True):
             self._runs[sentence] = (row + offset, length)
             self._values[sentence] = values[offset : offset + length].astype(self._value_dtype)
+            if log_probs is not None:
+                self._log_probs[sentence] = log_probs[offset : offset + length].astype(np.float32)
             offset += length
 
-    def _check(self, sentences: Sequence[int], lengths: Sequence[int], keys: np.ndarray, values: np.ndarray) -> None:
+    def _check(
+        self,
+        sentences: Sequence[int],
+        lengths: Sequence[int],
+        keys: np.ndarray,
+        values: np.ndarray,
+        log_probs: np.ndarray | None,
+    ) -> None:
         if not len(keys) == len(values) == sum(lengths):
             raise ValueError(f"{len(keys)} keys and {len(values)} values for sentences of {sum(lengths)} tokens")
+        if log_probs is not None and len(log_probs) != len(keys):
+            raise ValueError(f"{len(keys)} keys and {len(log_probs)} log-probabilities")
+        if self._runs and bool(self._log_probs) != (log_probs is not None):
+            raise ValueError(f"shard {self.shard} has log-probabilities of some of its keys only")
         if self._runs and keys.shape[1] != self._dimension:
             raise ValueError(f"keys of dimension {keys.shape[1]} after keys of {self._dimension}")
         new = {s for s in sentences if self.first <= s < self.last and s not in self._runs}
@@ -99,14 +120,18 @@ class ShardWriter:
                 "values": (self._values[s] for s in order),
                 "sentences": iter((np.repeat(sentence_ids, lengths),)),
                 "positions": (np.arange(length, dtype=np.int32) for length in lengths),
+                "log_probs": (self._log_probs[s] for s in order),
             }
             types = {
                 "keys": np.dtype(np.float16),
                 "values": self._value_dtype,
                 "sentences": sentence_ids.dtype,
                 "positions": np.dtype(np.int32),
+                "log_probs": np.dtype(np.float32),
             }
             for name in ARRAYS:
+                if name == "log_probs" and not self._log_probs:
+                    continue
                 shape = (entries, self._dimension) if name == "keys" else (entries,)
                 arrays[name] = write_npy(array_path(self.root, name, self.shard), shape, types[name], contents[name])
         record = ShardRecord(
@@ -124,3 +149,20 @@ class ShardWriter:
     def discard(self) -> None:
         """Delete the temporary file."""
         self._spool.close()
+
+
+def _require_finite(finite: np.ndarray, owners: np.ndarray, what: str) -> None:
+    """
+    Args:
+        finite: which entries are, bool (n,).
+        owners: their sentences, (n,).
+        what: the model gives otherwise.
+
+    Raises:
+        DatastoreError: some are not.
+    """
+    if not finite.all():
+        raise DatastoreError(
+            f"the model gives {what} for sentence {owners[np.argmin(finite)]}: check the checkpoint, or run without "
+            "--fp16"
+        )

@@ -1,14 +1,15 @@
 """Reading a finished datastore of this package."""
 
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
 from fairseq_knn.datastore.datastore import Datastore
 from fairseq_knn.datastore.layout import ARRAYS, array_path, dropped_path, manifest_path, plan_path
-from fairseq_knn.datastore.manifest import Manifest, Plan
+from fairseq_knn.datastore.manifest import Manifest, Plan, array_names
+from fairseq_knn.datastore.sharded_array import ShardedArray
 from fairseq_knn.errors import DatastoreError, UserError
 from fairseq_knn.storage.atomic import read_json
 from fairseq_knn.storage.digest import file_digest, short
@@ -17,7 +18,7 @@ from fairseq_knn.storage.digest import file_digest, short
 class ShardedDatastore(Datastore):
     """A finished datastore as :class:`~fairseq_knn.datastore.DatastoreWriter` writes it.
 
-    Its entries are in the order (sentence, position). All arrays but the keys are read as a whole when they are
+    Its entries are in the order (sentence, position). Values, sentences and positions are read as a whole when they are
     first used.
 
     Args:
@@ -125,7 +126,7 @@ class ShardedDatastore(Datastore):
 
     @property
     def array_bytes(self) -> dict[str, int]:
-        sizes = dict.fromkeys(ARRAYS, 0)
+        sizes = dict.fromkeys(array_names(self.manifest.shards), 0)
         for _, name, size in self.arrays():
             sizes[name] += size
         return sizes
@@ -151,6 +152,42 @@ class ShardedDatastore(Datastore):
     def positions(self) -> np.ndarray:
         """Position of every entry in its target sentence, (N,)."""
         return self._read("positions")
+
+    @cached_property
+    def log_probs(self) -> ShardedArray | None:
+        if any("log_probs" not in shard.arrays for shard in self.manifest.shards if shard.entries):
+            return None
+        return self._mapped("log_probs", np.float32)
+
+    @cached_property
+    def _mapped_sentences(self) -> ShardedArray:
+        return self._mapped("sentences", np.int64)
+
+    def _mapped(self, name: str, dtype: type) -> ShardedArray:
+        return ShardedArray(
+            self.shard_entries,
+            (),
+            dtype,
+            partial(self.shard_array, name),
+            lambda shard: self.verify(shard, name),
+        )
+
+    def entry_ids(self, sentences: np.ndarray) -> np.ndarray:
+        result = super().entry_ids(sentences)
+        flat, wanted = result.reshape(-1), np.asarray(sentences).reshape(-1)
+        inside = (wanted >= 0) & (wanted < self.plan.sentences)
+        shards = np.where(inside, wanted // self.plan.shard_sentences, -1)
+        for shard in np.unique(shards[inside]):
+            if not self.shard_entries[shard]:
+                continue
+            stored = self._mapped_sentences.shard(int(shard))
+            chosen = np.flatnonzero(shards == shard)
+            # Of the type of what is stored: numpy would convert that, all of it, to the other's.
+            asked = wanted[chosen].astype(stored.dtype)
+            rows = np.searchsorted(stored, asked)
+            there = stored[np.minimum(rows, len(stored) - 1)] == asked
+            flat[chosen[there]] = self._mapped_sentences.starts[shard] + rows[there]
+        return result
 
     def shard_array(self, name: str, shard: int) -> np.ndarray:
         """One array of a shard that has entries, memory mapped."""

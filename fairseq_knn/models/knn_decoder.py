@@ -28,7 +28,8 @@ class Augmentation:
     Args:
         combiner: how neighbours are weighed.
         retriever: where they come from.
-        project: from hidden states (n, d) to logits (n, V), for combiners that need what the model makes of the keys.
+        project: from hidden states (n, d) to logits (n, V), for combiners that need what the model makes of the keys
+            where the datastores do not hold it.
         skip_threshold: no search where the model alone gives one token at least this probability; ``None`` searches
             everywhere.
 
@@ -82,12 +83,8 @@ class Augmentation:
         return mix(model_log_probs, neighbours.values, mixture, least=least)
 
     def recall(self, neighbours: Neighbours) -> Neighbours:
-        """Neighbours that were found before, from their ids and distances, as a search would give them."""
-        ids = neighbours.ids
-        values = self.retriever.values_of(ids)
-        keys = self.retriever.gather(ids) if self.retriever.has_keys else None
-        probs = self.retriever.key_log_probs_of(ids) if self.retriever.has_key_log_probs else None
-        return self._complete(Neighbours(neighbours.distances, ids, values, keys, probs))
+        """Neighbours that were found before, from their ids and distances, with all that the combiner needs."""
+        return self._complete(self.retriever.recall(neighbours))
 
     @property
     def figures(self) -> dict[str, float]:
@@ -105,8 +102,11 @@ class Augmentation:
         return self.combiner.disturbed(query, neighbours, step.target, at_target, step.update)
 
     def _complete(self, neighbours: Neighbours) -> Neighbours:
-        """With the model's log-probability of every neighbour's token in its own place, if the combiner needs it."""
-        if not self.combiner.needs_key_log_probs:
+        """With the model's log-probability of every neighbour's token in its own place, if the combiner needs it.
+
+        Where datastores do not hold it, it is what the model makes of the neighbours' keys.
+        """
+        if not self.combiner.needs_key_log_probs or neighbours.key_log_probs is not None:
             return neighbours
         assert self._project is not None
         assert neighbours.keys is not None

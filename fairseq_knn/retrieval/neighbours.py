@@ -16,7 +16,7 @@ class Neighbours:
         values: target tokens, int64 (..., k); 0 where there is no neighbour.
         keys: the neighbours' keys, (..., k, d), for combiners that need them; anything where there is no neighbour.
         key_log_probs: log-probability that the model gives the neighbour's token in its own place, float32 (..., k),
-            for combiners that need it.
+            for combiners that need it; 0 where there is no neighbour.
     """
 
     distances: Tensor
@@ -29,6 +29,18 @@ class Neighbours:
     def found(self) -> Tensor:
         """Which neighbours exist, bool (..., k)."""
         return self.ids >= 0
+
+    def without(self, entries: Tensor) -> "Neighbours":
+        """All but one entry of every row, and then the nearest k - 1 of a row (keys and key_log_probs are left out).
+
+        Args:
+            entries: ids of what is not wanted, int64 (...); -1, or that of no neighbour, takes out the last.
+        """
+        k = self.ids.size(-1)
+        unwanted = (self.ids == entries.unsqueeze(-1)) & self.found
+        # From the unwanted one on, every place is taken by the next.
+        places = torch.arange(k - 1, device=self.ids.device) + unwanted[..., : k - 1].cumsum(dim=-1)
+        return Neighbours(*(t.gather(-1, places) for t in (self.distances, self.ids, self.values)))
 
     def select(self, rows: Tensor) -> "Neighbours":
         """Those of some queries: *rows* indexes the flattened leading dimensions (any shape)."""

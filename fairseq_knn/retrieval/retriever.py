@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fairseq_knn.datastore import Datastore
 from fairseq_knn.errors import ConfigurationError, DatastoreError
 from fairseq_knn.index import open_backend, open_keys
+from fairseq_knn.retrieval.lookup import Lookup, gather_resident, open_log_probs
 from fairseq_knn.retrieval.neighbours import Neighbours
 
 
@@ -47,6 +48,11 @@ class Retriever:
         load: ``mmap`` (keys and index stay on disk, memory mapped) or ``ram``.
         with_keys: give the neighbours' keys too, for combiners that need them. They come from the GPU's memory if they
             fit there.
+        with_key_log_probs: give the model's log-probability of every neighbour's token in its own place too, if all
+            datastores hold them. They come from the GPU's memory, or, memory mapped, from disk.
+
+    Attributes:
+        has_key_log_probs: whether neighbours come with these log-probabilities.
 
     Raises:
         ConfigurationError: k is below 1 or beyond the number of entries.
@@ -64,6 +70,7 @@ class Retriever:
         nprobe: int | None = None,
         load: str = "mmap",
         with_keys: bool = False,
+        with_key_log_probs: bool = False,
     ) -> None:
         self.datastores = [datastore] if isinstance(datastore, Datastore) else list(datastore)
         self.k = k
@@ -82,24 +89,29 @@ class Retriever:
         self._backends = [
             open_backend(store, backend=backend, device=device, nprobe=nprobe, load=load) for store in self.datastores
         ]
-        self._values = [
-            torch.from_numpy(store.values).to(searcher.device)
-            for store, searcher in zip(self.datastores, self._backends, strict=True)
-        ]
-        self._keys = [
-            open_keys(store, searcher.device, resident=load == "ram")
-            for store, searcher in zip(self.datastores, self._backends, strict=True)
-            if with_keys
-        ]
+        opened = list(zip(self.datastores, [searcher.device for searcher in self._backends], strict=True))
+        entries = [store.entries for store in self.datastores]
+        values = [torch.from_numpy(store.values).to(place) for store, place in opened]
+        self._values = Lookup(entries, [gather_resident(each) for each in values], torch.int64)
+        self._keys = self._log_probs = None
+        if with_keys:
+            keys = [open_keys(store, place, resident=load == "ram").gather for store, place in opened]
+            self._keys = Lookup(entries, keys, torch.float16, (self.dimension,))
+        self.has_key_log_probs = with_key_log_probs and all(store.log_probs is not None for store in self.datastores)
+        if self.has_key_log_probs:
+            log_probs = [open_log_probs(store, place, resident=load == "ram") for store, place in opened]
+            self._log_probs = Lookup(entries, log_probs, torch.float32)
         self.statistics = SearchStatistics()
 
     @torch.no_grad()
-    def retrieve(self, query: Tensor, mask: Tensor | None = None) -> Neighbours:
+    def retrieve(self, query: Tensor, mask: Tensor | None = None, exclude: Tensor | None = None) -> Neighbours:
         """Find the neighbours of queries.
 
         Args:
             query: (..., d), any float dtype, any device.
             mask: bool (...,): which rows to search; the others get no neighbours.
+            exclude: int64 (...): the id of an entry that is not to be among the row's neighbours, -1 for none. The
+                k nearest of the others are found, one fewer if there are only k entries.
 
         Returns:
             neighbours of shape (..., k) on the query's device.
@@ -114,63 +126,100 @@ class Retriever:
             )
         shape = query.shape[:-1]
         rows = query.reshape(-1, self.dimension)
+        found = self._search_wanted(rows, None if mask is None else mask.reshape(-1), self.k + (exclude is not None))
+        if exclude is not None:
+            found = found.without(exclude.reshape(-1).to(found.ids.device))
+        distances, ids, values = (t.reshape(*shape, self.k) for t in (found.distances, found.ids, found.values))
+        return Neighbours(
+            distances,
+            ids,
+            values,
+            None if self._keys is None else self._keys(ids),
+            None if self._log_probs is None else self._log_probs(ids),
+        )
+
+    def recall(self, neighbours: Neighbours) -> Neighbours:
+        """Neighbours that were found before, from their ids and distances: all that :meth:`retrieve` gives of them."""
+        ids = neighbours.ids
+        return Neighbours(
+            neighbours.distances,
+            ids,
+            self._values(ids),
+            None if self._keys is None else self._keys(ids),
+            None if self._log_probs is None else self._log_probs(ids),
+        )
+
+    def values_of(self, ids: Tensor) -> Tensor:
+        """Target tokens of the given entries, int64 (...), on their device; 0 where the id is -1."""
+        return self._values(ids)
+
+    def gather(self, ids: Tensor) -> Tensor:
+        """Keys of the given entries, float16 (..., d), on their device; zeros where the id is -1.
+
+        Raises:
+            ValueError: the retriever was made without ``with_keys``.
+        """
+        if self._keys is None:
+            raise ValueError("the retriever gives keys only if it is made with with_keys=True")
+        return self._keys(ids)
+
+    def key_log_probs_of(self, ids: Tensor) -> Tensor:
+        """Log-probabilities of the given entries' tokens in their own places, float32 (...), on their device.
+
+        Where the id is -1, they are 0.
+
+        Raises:
+            ValueError: :attr:`has_key_log_probs` is off.
+        """
+        if self._log_probs is None:
+            raise ValueError(
+                "the retriever gives log-probabilities only if it is made with with_key_log_probs=True and all "
+                "datastores hold them"
+            )
+        return self._log_probs(ids)
+
+    def _search_wanted(self, rows: Tensor, mask: Tensor | None, k: int) -> Neighbours:
+        """The k nearest of every row that is wanted, (n, k), and none of the others."""
         self.statistics.requested += len(rows)
         inverse = None
-        if mask is not None or not query.is_cuda:
+        if mask is not None or not rows.is_cuda:
             # On a GPU finding the rows would cost a round trip to the host, more than it saves.
-            wanted, inverse = _distinct_rows(rows, None if mask is None else mask.reshape(-1))
+            wanted, inverse = _distinct_rows(rows, mask)
             rows = rows[wanted]
         if len(rows) == 0:
-            return Neighbours.none(shape, self.k, query.device)
+            return Neighbours.none((0 if inverse is None else len(inverse),), k, rows.device)
         started = time.perf_counter()
-        neighbours = self._search(rows)
+        found = self._search(rows, k)
         self.statistics.seconds += time.perf_counter() - started
         self.statistics.searches += 1
         self.statistics.queries += len(rows)
-        if inverse is not None:
-            found = neighbours.select(inverse.clamp(min=0))
-            if mask is not None:
-                empty = Neighbours.none((len(inverse),), self.k, query.device)
-                skipped = (inverse < 0).unsqueeze(-1)
-                found = Neighbours(
-                    torch.where(skipped, empty.distances, found.distances),
-                    torch.where(skipped, empty.ids, found.ids),
-                    torch.where(skipped, empty.values, found.values),
-                )
-            neighbours = found
-        distances, ids, values = (
-            t.reshape(*shape, self.k) for t in (neighbours.distances, neighbours.ids, neighbours.values)
-        )
-        return Neighbours(distances, ids, values, self._gather(ids) if self._keys else None)
-
-    def _gather(self, ids: Tensor) -> Tensor:
-        """Keys of the neighbours, ids.shape + (d,), on their device; zeros where there is no neighbour."""
-        keys = torch.zeros((*ids.shape, self.dimension), dtype=torch.float16, device=ids.device)
-        offset = 0
-        for store, stored in zip(self.datastores, self._keys, strict=True):
-            own = (ids >= offset) & (ids < offset + store.entries)
-            keys[own] = stored.gather(ids[own] - offset).to(keys)
-            offset += store.entries
-        return keys
-
-    def _search(self, rows: Tensor) -> Neighbours:
-        results = []
-        offset = 0
-        for store, searcher, values in zip(self.datastores, self._backends, self._values, strict=True):
-            distances, ids = searcher.search(rows, min(self.k, store.entries))
-            found = ids >= 0
-            tokens = values[ids.clamp(min=0).to(values.device)].to(ids.device, torch.int64)
-            results.append(Neighbours(distances, torch.where(found, ids + offset, ids), torch.where(found, tokens, 0)))
-            offset += store.entries
-        if len(results) == 1:
-            return results[0]
-        distances, order = torch.cat([r.distances for r in results], -1).sort(dim=-1, stable=True)
-        order = order[:, : self.k]
+        if inverse is None:
+            return found
+        found = found.select(inverse.clamp(min=0))
+        skipped = (inverse < 0).unsqueeze(-1)
         return Neighbours(
-            distances[:, : self.k],
-            torch.cat([r.ids for r in results], -1).gather(-1, order),
-            torch.cat([r.values for r in results], -1).gather(-1, order),
+            found.distances.masked_fill(skipped, torch.inf),
+            found.ids.masked_fill(skipped, -1),
+            found.values.masked_fill(skipped, 0),
         )
+
+    def _search(self, rows: Tensor, k: int) -> Neighbours:
+        """The k nearest of all datastores, (n, k); the last are missing if there are fewer entries."""
+        all_distances, all_ids = [], []
+        offset = 0
+        for store, searcher in zip(self.datastores, self._backends, strict=True):
+            distances, ids = searcher.search(rows, min(k, store.entries))
+            all_distances.append(distances)
+            all_ids.append(torch.where(ids >= 0, ids + offset, ids))
+            offset += store.entries
+        distances, ids = torch.cat(all_distances, dim=-1), torch.cat(all_ids, dim=-1)
+        if len(self.datastores) > 1:
+            distances, order = distances.sort(dim=-1, stable=True)
+            ids = ids.gather(-1, order)
+        missing = max(0, k - ids.size(-1))
+        distances = nn.functional.pad(distances[:, :k], (0, missing), value=torch.inf)
+        ids = nn.functional.pad(ids[:, :k], (0, missing), value=-1)
+        return Neighbours(distances, ids, self._values(ids))
 
 
 def _distinct_rows(rows: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:

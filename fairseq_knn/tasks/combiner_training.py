@@ -1,5 +1,6 @@
 """Training a combiner on top of a frozen model, under stock fairseq-train."""
 
+import functools
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -24,7 +25,7 @@ from fairseq_knn.tasks.cached_retrieval import CachedRetrieval
 from fairseq_knn.tasks.datastore_build import split_digest
 from fairseq_knn.tasks.knn_combiner import fresh_combiner
 from fairseq_knn.tasks.knn_config import RECORDED
-from fairseq_knn.tasks.knn_session import KnnSession, open_retriever
+from fairseq_knn.tasks.knn_session import KnnSession, number_of_neighbours, open_retriever
 from fairseq_knn.tasks.patience import patience, restore_patience
 
 logger = logging.getLogger("fairseq_knn")
@@ -104,7 +105,7 @@ class CombinerTraining:
         base.load_into(model)
         self._session.check_vocabulary(symbols)
         self._stores = self._session.assign([model])[0]
-        combiner = fresh_combiner(self._config, self._stores[0].dimension, len(symbols))
+        combiner = fresh_combiner(self._session.given, self._stores[0].dimension, len(symbols))
         freeze(model, combiner)
         self._note(base, model)
         return model
@@ -169,24 +170,24 @@ class CombinerTraining:
                     datastores=self._stores,
                     dataset=dataset,
                     split=name,
-                    k=self._combiner.max_k or self._config.knn_k,
+                    k=number_of_neighbours(self._config, self._combiner),
                 )
                 cache.fill(
                     lambda: self._augmentation.retriever,
-                    lambda sample: self._own(sample, name),
+                    functools.partial(self._own, name),
                     max_tokens=self._max_tokens,
                     max_sentences=self._max_sentences,
                     max_positions=max_positions,
                 )
                 self._caches[name] = cache
 
-    def _own(self, sample: Mapping[str, Any], split: str) -> Tensor | None:
+    def _own(self, split: str, sample: Mapping[str, Any]) -> Tensor | None:
         """The entry that every position itself is, int64 (B, T)."""
         target = sample["target"]
         real = target.ne(knn_decoder(self._model).knn_padding)
         own = None
         for store, offset in self._owners[split]:
-            first = torch.from_numpy(store.first_entries(sample["id"].cpu().numpy())).to(target.device)
+            first = torch.from_numpy(store.entry_ids(sample["id"].cpu().numpy())).to(target.device)
             entries = first.unsqueeze(-1) + real.cumsum(dim=-1) - 1 + offset
             entries = entries.masked_fill(~real | (first < 0).unsqueeze(-1), -1)
             # Two datastores of the same text hold two entries for a position; of these the first is left out.
@@ -199,7 +200,7 @@ class CombinerTraining:
         """What the combiner is told about a batch."""
         split, target = sample[SPLIT], sample["target"]
         if (cache := self._caches.get(split)) is None:
-            return TrainingStep(target, self._own(sample, split), update)
+            return TrainingStep(target, self._own(split, sample), update)
         cached = cache.positions(sample, self._augmentation if self._needs_entries else None)
         return TrainingStep(target, None, update, cached)
 
@@ -276,8 +277,8 @@ class CombinerTraining:
         theirs, ours = reference["base"], self._reference
         if theirs["fingerprint"] != ours["fingerprint"]:
             raise CombinerError(
-                f"--save-dir holds a combiner trained on {theirs['path']} ({short(theirs['fingerprint'])}), but the base "
-                f"model is {ours['path']} ({short(ours['fingerprint'])}): choose another --save-dir, or that base"
+                f"--save-dir holds a combiner trained on {theirs['path']} ({short(theirs['fingerprint'])}), but the "
+                f"base model is {ours['path']} ({short(ours['fingerprint'])}): choose another --save-dir, or that base"
             )
         if reference["combiner"] != self.reference["combiner"]:
             raise CombinerError(

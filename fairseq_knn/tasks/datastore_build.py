@@ -107,24 +107,27 @@ class DatastoreBuild:
         self._progress.start(sum(self._left.values()))
         return result
 
-    def add(self, query: Tensor, sample: dict[str, Any]) -> None:
+    def add(self, query: Tensor, sample: dict[str, Any], scored: list[list[dict[str, Any]]]) -> None:
         """Store a batch.
 
         Args:
             query: hidden states under the reference, (B, T, d).
             sample: the batch, with ``id`` (B,) and ``target`` (B, T).
+            scored: what stock's ``SequenceScorer`` made of it: of each sentence a list of one hypothesis, whose
+                ``positional_scores`` (T without padding,) are the model's log-probabilities of the target's tokens.
         """
         target = sample["target"]
         stored = target.ne(self._padding)
         lengths = stored.sum(dim=1).tolist()
         keys = query[stored].to(torch.float16).cpu().numpy()
         values = target[stored].cpu().numpy()
+        log_probs = torch.cat([hypothesis["positional_scores"] for (hypothesis,) in scored]).float().cpu().numpy()
         ids: list[int] = sample["id"].tolist()
         number = ids[0] // self.plan.shard_sentences
         if self._shard is None:
             self._commit_empty(before=number)
             self._shard = self.writer.open_shard(number)
-        self._shard.add(ids, lengths, keys, values)
+        self._shard.add(ids, lengths, keys, values, log_probs)
         self._progress.update(len(ids), len(keys))
         self._left[number] -= len(ids)
         if self._left[number] == 0:

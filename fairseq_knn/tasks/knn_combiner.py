@@ -1,10 +1,9 @@
 """Which combiner a run uses."""
 
-from fairseq_knn.combiners import COMBINERS, Combiner, TrainedCombiner, VanillaCombiner
+from fairseq_knn.combiners import COMBINERS, Combiner, CombinerSizes, TrainedCombiner, VanillaCombiner
 from fairseq_knn.combiners.loading import load_combiner
-from fairseq_knn.combiners.trained import CombinerSizes
 from fairseq_knn.errors import CombinerError, ConfigurationError
-from fairseq_knn.tasks.knn_config import KnnConfig
+from fairseq_knn.tasks.knn_config import DEFAULT_K, KnnConfig, complete
 
 
 def make_combiner(config: KnnConfig) -> Combiner:
@@ -17,7 +16,7 @@ def make_combiner(config: KnnConfig) -> Combiner:
     path, kind = config.knn_combiner_path, config.knn_combiner
     if path is None:
         if kind == VanillaCombiner.kind:
-            return VanillaCombiner(weight=config.knn_lambda, temperature=config.knn_temperature)
+            return VanillaCombiner(weight=float(config.knn_lambda or 0), temperature=float(config.knn_temperature or 0))
         raise ConfigurationError(
             f"--knn-combiner {kind} has to be trained: name the directory of a trained one with --knn-combiner-path"
         )
@@ -39,46 +38,41 @@ def check_kind(combiner: Combiner, config: KnnConfig, place: str) -> None:
         )
 
 
-def fresh_combiner(config: KnnConfig, query_dim: int, vocabulary: int) -> TrainedCombiner:
-    """An untrained combiner of the kind and shape that complete settings ask for.
+def fresh_combiner(given: KnnConfig, query_dim: int, vocabulary: int) -> TrainedCombiner:
+    """An untrained combiner of the kind and shape that the settings ask for.
 
     Args:
-        config: the settings.
+        given: the settings as they were given: a combiner has its own defaults.
         query_dim: dimension of the keys.
         vocabulary: number of target symbols.
 
     Raises:
         ConfigurationError: the kind has nothing to train, or a setting does not suit it.
     """
-    kind = COMBINERS[str(config.knn_combiner)]
+    kind = COMBINERS[str(complete(given).knn_combiner)]
     if not issubclass(kind, TrainedCombiner):
         trained = ", ".join(name for name, one in COMBINERS.items() if issubclass(one, TrainedCombiner))
         raise ConfigurationError(
             f"a {kind.kind} combiner has nothing to train: choose --knn-combiner among {trained}, or find the best k, "
             "lambda and temperature with `fairseq-knn tune`"
         )
-    nested = kind.kind in ("adaptive", "robust")
-    sizes = CombinerSizes(
-        k=int(config.knn_max_k if nested else config.knn_k),
-        query_dim=query_dim,
-        probability_dim=vocabulary,
-        options=_options(config),
-    )
-    return kind.fresh(sizes)
+    k_is_option = given.knn_k_type == "fixed"
+    k = given.knn_max_k or (None if k_is_option else given.knn_k) or DEFAULT_K
+    return kind.fresh(CombinerSizes(k, query_dim, vocabulary, _options(given)))
 
 
-def _options(config: KnnConfig) -> dict[str, object]:
-    """Settings of the kind's own."""
-    if config.knn_combiner == "kernel_smoothed":
-        return {"kernel": config.knn_kernel}
-    if config.knn_combiner == "robust":
-        return {"beta": config.knn_noise_beta}
-    options: dict[str, object] = {"form": config.knn_adaptive_form, "temperature": config.knn_temperature}
-    if config.knn_adaptive_form == "separate":
-        fixed = {
-            "fixed_k": config.knn_k if config.knn_k_type == "fixed" else None,
-            "weight": config.knn_lambda if config.knn_lambda_type == "fixed" else None,
-            "temperature": config.knn_temperature if config.knn_temperature_type == "fixed" else None,
-        }
-        options.update(fixed)
-    return options
+def _options(given: KnnConfig) -> dict[str, object]:
+    """What was asked for beyond the sizes; a combiner refuses what it does not have."""
+    options = {
+        "form": given.knn_adaptive_form,
+        "kernel": given.knn_kernel,
+        "bandwidth": given.knn_bandwidth,
+        "beta": given.knn_noise_beta,
+        "temperature": given.knn_temperature,
+        "fixed_k": (given.knn_k or DEFAULT_K) if given.knn_k_type == "fixed" else None,
+        "weight": complete(given).knn_lambda if given.knn_lambda_type == "fixed" else None,
+    }
+    asked: dict[str, object] = {name: value for name, value in options.items() if value is not None}
+    if given.knn_temperature_type == "trainable":
+        asked["temperature"] = None
+    return asked

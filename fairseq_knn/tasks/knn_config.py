@@ -23,20 +23,13 @@ LEARNING = ("trainable", "fixed")
 # Where neither says anything:
 DEFAULTS: dict[str, Any] = {
     "knn_combiner": "vanilla",
-    "knn_k": 8,
-    "knn_max_k": 8,
     "knn_lambda": 0.7,
     "knn_temperature": 10.0,
-    "knn_kernel": "laplacian",
-    "knn_adaptive_form": "joint",
-    "knn_k_type": "trainable",
-    "knn_lambda_type": "trainable",
-    "knn_temperature_type": "fixed",
-    "knn_noise_beta": 1000.0,
     "knn_backend": "auto",
     "knn_device": "auto",
     "knn_load": "mmap",
 }
+DEFAULT_K = 8  # unless a combiner knows better
 
 
 @dataclass
@@ -68,8 +61,8 @@ class KnnConfig(FairseqDataclass):
     knn_combiner: Optional[ChoiceEnum(tuple(COMBINERS))] = field(  # type: ignore[valid-type]  # noqa: UP045
         default=None,
         metadata={
-            "help": "how neighbours become a distribution (default: vanilla); all others are trained (--knn-mode train) "
-            "and then known by their checkpoint or --knn-combiner-path"
+            "help": "how neighbours become a distribution (default: vanilla); all others are trained (--knn-mode "
+            "train) and then known by their checkpoint or --knn-combiner-path"
         },
     )
     knn_combiner_path: Optional[str] = field(  # noqa: UP045
@@ -91,6 +84,12 @@ class KnnConfig(FairseqDataclass):
     knn_kernel: Optional[ChoiceEnum(tuple(KERNELS))] = field(  # type: ignore[valid-type]  # noqa: UP045
         default=None, metadata={"help": "training kernel_smoothed: laplacian (default) or gaussian"}
     )
+    knn_bandwidth: Optional[float] = field(  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "training kernel_smoothed: where it starts (default: 10 laplacian, 100 gaussian; knn-box: 1)"
+        },
+    )
     knn_adaptive_form: Optional[ChoiceEnum(FORMS)] = field(  # type: ignore[valid-type]  # noqa: UP045
         default=None,
         metadata={
@@ -108,7 +107,9 @@ class KnnConfig(FairseqDataclass):
     )
     knn_temperature_type: Optional[ChoiceEnum(LEARNING)] = field(  # type: ignore[valid-type]  # noqa: UP045
         default=None,
-        metadata={"help": "training adaptive, separate: the temperature is trainable or fixed (--knn-temperature; default)"},
+        metadata={
+            "help": "training adaptive, separate: the temperature is trainable or fixed (--knn-temperature; default)"
+        },
     )
     knn_noise_beta: Optional[float] = field(  # noqa: UP045
         default=None,
@@ -167,11 +168,11 @@ class KnnConfig(FairseqDataclass):
         metadata={"help": "use a datastore although another model or dictionary built it (rarely sensible)"},
     )
     # Stock settings that training a combiner depends on.
-    finetune_from_model: Any = II("checkpoint.finetune_from_model")
-    store_ema: Any = II("ema.store_ema")
-    ddp_backend: Any = II("distributed_training.ddp_backend")
-    max_tokens: Any = II("dataset.max_tokens")
-    batch_size: Any = II("dataset.batch_size")
+    finetune_from_model: Any = II("checkpoint.finetune_from_model")  # noqa: RUF009
+    store_ema: Any = II("ema.store_ema")  # noqa: RUF009
+    ddp_backend: Any = II("distributed_training.ddp_backend")  # noqa: RUF009
+    max_tokens: Any = II("dataset.max_tokens")  # noqa: RUF009
+    batch_size: Any = II("dataset.batch_size")  # noqa: RUF009
 
 
 # Left at None, False or a number of their own by the command line, and of one run alone.
@@ -209,8 +210,6 @@ def complete(config: KnnConfig, recorded: Mapping[str, Any] | None = None) -> Kn
         for name in RECORDED:
             if getattr(result, name) is None:
                 setattr(result, name, recorded.get(name))
-    if result.knn_max_k is None:
-        result.knn_max_k = result.knn_k
     for name, value in DEFAULTS.items():
         if getattr(result, name) is None:
             setattr(result, name, value)

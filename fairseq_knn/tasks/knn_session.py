@@ -15,7 +15,7 @@ from fairseq_knn.models.knn_decoder import Augmentation, augment, knn_decoder
 from fairseq_knn.retrieval import Retriever
 from fairseq_knn.storage.digest import short, vocabulary_digest
 from fairseq_knn.tasks.knn_combiner import check_kind, make_combiner
-from fairseq_knn.tasks.knn_config import KnnConfig, complete
+from fairseq_knn.tasks.knn_config import DEFAULT_K, KnnConfig, complete
 
 logger = logging.getLogger("fairseq_knn")
 
@@ -172,9 +172,7 @@ class KnnSession:
             logger.info("the neighbours have weight 0: translating with the model alone")
             return None
         retriever = open_retriever(stores, config, combiner)
-        return Augmentation(
-            combiner, retriever, config.knn_skip_threshold, knn_decoder(member.model).knn_project
-        )
+        return Augmentation(combiner, retriever, config.knn_skip_threshold, knn_decoder(member.model).knn_project)
 
     def assign(self, models: Sequence[nn.Module]) -> list[list[Datastore]]:
         """The datastores of each model: those it built itself.
@@ -310,23 +308,33 @@ def open_retriever(
     Raises:
         ConfigurationError, DatastoreError, SearchIndexError: see :class:`~fairseq_knn.retrieval.Retriever`.
     """
-    if combiner.needs_key_log_probs and any(store.key != "decoder_output" for store in stores):
+    lacking = None
+    if combiner.needs_key_log_probs:
+        lacking = next((store for store in stores if store.log_probs is None), None)
+    if lacking is not None and lacking.key != "decoder_output":
         raise ConfigurationError(
-            f"a {combiner.kind} combiner weighs what the model makes of the keys, which are {stores[0].key} here: it "
-            "works with datastores of decoder_output alone"
+            f"a {combiner.kind} combiner needs the model's probability of every entry, which {lacking.path} does not "
+            f"hold and which cannot be made of its keys, for they are {lacking.key}: build it again (with "
+            "--knn-overwrite), or use a datastore of decoder_output"
         )
     retriever = Retriever(
         stores,
-        k=combiner.max_k or config.knn_k,
-        with_keys=combiner.needs_keys,
-        backend=config.knn_backend,
-        device=config.knn_device,
+        k=number_of_neighbours(config, combiner),
+        with_keys=combiner.needs_keys or lacking is not None or (training and combiner.needs_keys_to_train),
+        with_key_log_probs=combiner.needs_key_log_probs,
+        backend=str(config.knn_backend),
+        device=str(config.knn_device),
         nprobe=config.knn_nprobe,
-        load=config.knn_load,
+        load=str(config.knn_load),
     )
     for store in stores:
         logger.info(f"using {store.path}: {store.entries:,} entries of dimension {store.dimension}")
     return retriever
+
+
+def number_of_neighbours(config: KnnConfig, combiner: Combiner) -> int:
+    """How many to retrieve: as many as the combiner can take alone, as given, as it was trained with, or 8."""
+    return int(combiner.max_k or config.knn_k or combiner.usual_k or DEFAULT_K)
 
 
 def _path(config: KnnConfig) -> str:

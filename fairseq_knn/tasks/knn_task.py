@@ -114,7 +114,7 @@ class KnnTask:
     def begin_epoch(self, epoch: int, model: nn.Module) -> None:
         super().begin_epoch(epoch, model)  # type: ignore[misc]
         if self.knn_training is not None:
-            positions = utils.resolve_max_positions(self.max_positions(), model.max_positions())  # type: ignore[attr-defined]
+            positions = utils.resolve_max_positions(self.max_positions(), model.max_positions())  # type: ignore[attr-defined,operator]
             self.knn_training.fill_caches(positions)
 
     def train_step(
@@ -184,7 +184,11 @@ class KnnTask:
         stock = super().get_batch_iterator  # type: ignore[misc]
         # Trainer.get_train_iterator is the only caller in fairseq that passes this argument.
         if "update_epoch_batch_itr" in kwargs:
-            return stock(dataset, *args, **kwargs) if self.knn_training is None else _train_iterator(stock, dataset, kwargs)
+            return (
+                stock(dataset, *args, **kwargs)
+                if self.knn_training is None
+                else _train_iterator(stock, dataset, kwargs)
+            )
         # Everywhere else no sentence may be dropped: stock throws the last batch away when its size is not a
         # multiple of --required-batch-size-multiple (data_utils.batch_by_size).
         kwargs["required_batch_size_multiple"] = 1
@@ -292,7 +296,7 @@ class KnnTask:
         with knn_decoder(models[0]).knn_record() as states:
             result = step(generator, models, sample, *args, **kwargs)
         with torch.no_grad():
-            self._build.add(states[-1], sample)
+            self._build.add(states[-1], sample, result)
         return result
 
     def _at_end(self) -> None:

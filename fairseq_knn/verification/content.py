@@ -11,6 +11,7 @@ import numpy as np
 from fairseq_knn.datastore.merging import ranges
 
 _NAMED = 5  # absent sentences that are named
+_ROUNDING = 1e-3  # nats by which a log-probability may be above 0
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,23 @@ class ValueContent:
         outside = "no token id" if size is None else f"none of the {size:,} ids of the vocabulary"
         yield from self._outside.told("values", outside)
         yield from self._padding.told("values", f"{self._symbols.padding}, which is padding and never a target")
+
+
+class LogProbContent:
+    """Log-probabilities are finite and not above 0."""
+
+    def __init__(self) -> None:
+        self._not_finite, self._positive = Tally(), Tally()
+
+    def add(self, log_probs: np.ndarray) -> None:
+        """Judge log-probabilities, float32 (n,)."""
+        finite = np.isfinite(log_probs)
+        self._not_finite.add(~finite)
+        self._positive.add(finite & (log_probs > _ROUNDING))
+
+    def faults(self) -> Iterator[str]:
+        yield from self._not_finite.told("log-probabilities", "NaN or infinite")
+        yield from self._positive.told("log-probabilities", "above 0")
 
 
 class SentenceContent:

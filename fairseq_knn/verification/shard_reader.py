@@ -83,7 +83,12 @@ class ShardReader:
 
     def _types(self, name: str) -> tuple[str, ...]:
         # The type of the sentences depends on how many the split has.
-        types = {"keys": ("float16",), "values": (self._record.value_dtype,), "positions": ("int32",)}
+        types = {
+            "keys": ("float16",),
+            "values": (self._record.value_dtype,),
+            "positions": ("int32",),
+            "log_probs": ("float32",),
+        }
         return types.get(name, ("int32", "int64"))
 
     def _block(self, name: str, reader: NpyReader, rows: int) -> np.ndarray | None:

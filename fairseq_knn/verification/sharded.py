@@ -3,12 +3,19 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from fairseq_knn.datastore.layout import ARRAYS, array_path, commit_path, manifest_path
+from fairseq_knn.datastore.layout import ARRAYS, OPTIONAL_ARRAYS, array_path, commit_path, manifest_path
 from fairseq_knn.datastore.manifest import Manifest, ShardRecord
 from fairseq_knn.datastore.merging import begun, commit_record, committed, how_to_finish
 from fairseq_knn.datastore.sharded import ShardedDatastore
 from fairseq_knn.storage.digest import short
-from fairseq_knn.verification.content import Endings, KeyContent, SentenceContent, Symbols, ValueContent
+from fairseq_knn.verification.content import (
+    Endings,
+    KeyContent,
+    LogProbContent,
+    SentenceContent,
+    Symbols,
+    ValueContent,
+)
 from fairseq_knn.verification.findings import Advance, Check, Finding, Vocabulary, block_rows
 from fairseq_knn.verification.shard_reader import ShardReader
 
@@ -64,6 +71,15 @@ class ShardedCheck(Check):
         if self._dropped:
             yield Finding(f"{', '.join(sorted(self._dropped))} were dropped on purpose: there are none to check", False)
         yield from self._vocabulary_findings()
+        filled = [record for record in self._records.values() if record.entries]
+        for name in sorted(OPTIONAL_ARRAYS):
+            having = sum(name in record.arrays for record in filled)
+            if 0 < having < len(filled):
+                yield Finding(
+                    f"{name} are there for {having:,} of {len(filled):,} shards, so none are used: another version of "
+                    "this package wrote the other shards",
+                    False,
+                )
         for shard, record in self._records.items():
             remedy = self._remedy(shard)
             for name, fault in self._shard_faults(shard, record, advance):
@@ -102,16 +118,19 @@ class ShardedCheck(Check):
                 f"its record counts {record.sentences:,} sentences and {record.skipped:,} left out, but the shard's "
                 f"range {first:,} to {last - 1:,} has {last - first:,}",
             )
-        if set(record.arrays) != set(ARRAYS if record.entries else ()):
+        arrays = set(ARRAYS if record.entries else ())
+        if not arrays - OPTIONAL_ARRAYS <= set(record.arrays) <= arrays:
             yield "keys", f"the shard has {record.entries:,} entries, but its record names {sorted(record.arrays)}"
         files = ShardReader(self._path, shard, record, self._dropped, advance)
-        keys, values = KeyContent(), ValueContent(self._symbols)
+        keys, values, log_probs = KeyContent(), ValueContent(self._symbols), LogProbContent()
         sentences = SentenceContent(first, last, record.sentences)
         for blocks in files.blocks(block_rows(2 * max(1, record.dimension))):
             if "keys" in blocks:
                 keys.add(blocks["keys"])
             if "values" in blocks:
                 values.add(blocks["values"])
+            if "log_probs" in blocks:
+                log_probs.add(blocks["log_probs"])
             if "sentences" in blocks:
                 starts = sentences.add(blocks["sentences"], blocks.get("positions"))
                 if "values" in blocks:
@@ -123,6 +142,7 @@ class ShardedCheck(Check):
             ("values", {"values"}, values.faults),
             ("sentences", {"sentences"}, sentences.faults),
             ("positions", {"sentences", "positions"}, sentences.position_faults),
+            ("log_probs", {"log_probs"}, log_probs.faults),
         ):
             if needed <= files.complete:
                 yield from ((name, fault) for fault in faults())

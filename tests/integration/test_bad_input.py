@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from fairseq_knn.datastore import Datastore
-from fairseq_knn.datastore.layout import array_path
+from fairseq_knn.datastore.layout import ARRAYS, array_path
 from fairseq_knn.errors import UserError
 from tests import cli, toy
 from tests.integration.moments import Moments, fill
@@ -84,7 +84,12 @@ def test_full_disk_then_space_again(small_datastore: Path, tmp_path: Path) -> No
     "moment",
     [
         *("mkdir shards", "write .plan.json", "open .keys-00002.spool", "write .keys-00002.spool"),
-        *("write .values-00003.npy #9", "replace positions-00003.npy", "write .commit-00003.json"),
+        *(
+            "write .values-00003.npy #9",
+            "replace positions-00003.npy",
+            "write .log_probs-00003.npy #2",
+            "write .commit-00003.json",
+        ),
         "write .manifest.json",
     ],
 )
@@ -134,7 +139,7 @@ def test_an_unfinished_datastore(tmp_path: Path) -> None:
     assert toy.content(tmp_path) == before
 
 
-@pytest.mark.parametrize("name", ["keys", "values", "sentences", "positions"])
+@pytest.mark.parametrize("name", ARRAYS)
 def test_truncated_and_missing_files(name: str, copy: Path) -> None:
     file = array_path(copy, name, 3)
     size = file.stat().st_size

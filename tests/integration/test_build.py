@@ -58,6 +58,19 @@ def test_a_key_predicts_its_value(small_datastore: Path) -> None:
     np.testing.assert_allclose(log_probs.numpy() / np.log(2), scores, rtol=0, atol=0.05)
 
 
+def test_log_probabilities_are_those_of_stock_scoring(small_datastore: Path) -> None:
+    run = cli.generate(
+        *(toy.DOMAIN, "--task", "translation", "--path", toy.BASE, "--required-batch-size-multiple", 1),
+        *("--gen-subset", "valid", "--score-reference", "--max-tokens", 2048),
+    )
+    stock = run.hypotheses()
+    scores = np.concatenate([stock[i].positional for i in sorted(stock)])
+    stored = Datastore.load(small_datastore).log_probs
+    assert stored is not None
+    # Printed to the base 2 with four decimals; other batches round otherwise.
+    np.testing.assert_allclose(np.asarray(stored) / np.log(2), scores, rtol=0, atol=1e-4)
+
+
 def test_equal_commands_give_equal_bytes(small_datastore: Path, tmp_path: Path) -> None:
     """In another process, and however many workers load the data."""
     run = cli.run(
@@ -79,6 +92,7 @@ def test_batches_do_not_matter(limits: tuple[object, ...], small_datastore: Path
     np.testing.assert_array_equal(store.sentences, expected.sentences)
     np.testing.assert_array_equal(store.positions, expected.positions)
     assert_same_keys(store, expected)
+    np.testing.assert_allclose(np.asarray(store.log_probs), np.asarray(expected.log_probs), rtol=0, atol=1e-4)
 
 
 def test_two_ranks_at_the_same_time(small_datastore: Path, tmp_path: Path) -> None:

@@ -39,7 +39,9 @@ def trained(datastore: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     for name, settings in SETTINGS.items():
         directory = tmp_path_factory.mktemp(name)
         subsets = () if name == "kernel_smoothed" else ON_VALID
-        run = toy.train_combiner(directory, datastore, *settings, *subsets, "--max-update", 60, "--knn-cache", directory)
+        run = toy.train_combiner(
+            directory, datastore, *settings, *subsets, "--max-update", 60, "--knn-cache", directory
+        )
         assert run.status == 0, run.log[-2000:]
         runs[name] = directory, run
     return runs
@@ -71,7 +73,9 @@ def test_checkpoints_hold_the_combiner_and_what_finds_the_base(
 ) -> None:
     directory, _ = trained[name]
     content = checkpoint(directory)
-    assert set(content["model"]) == {f"combiner.{key}" for key in load_combiner(directory / "combiner_best").state_dict()}
+    assert set(content["model"]) == {
+        f"combiner.{key}" for key in load_combiner(directory / "combiner_best").state_dict()
+    }
     reference = content["task_state"]["knn"]
     assert reference["base"]["path"] == str(toy.BASE)
     assert reference["settings"]["knn_datastore_path"] == str(datastore)
@@ -224,9 +228,7 @@ def test_foreign_caches_and_checkpoints(
 ) -> None:
     directory = trained["adaptive"][0]
     with pytest.raises(UserError, match=r"is the cache of another retrieval \(datastores "):
-        toy.train_combiner(
-            tmp_path / "a", small_datastore, *SETTINGS["adaptive"], *ON_VALID, "--knn-cache", directory
-        )
+        toy.train_combiner(tmp_path / "a", small_datastore, *SETTINGS["adaptive"], *ON_VALID, "--knn-cache", directory)
     with pytest.raises(UserError, match=r"is the cache of another retrieval \(k 8, this run has 4\)"):
         toy.train_combiner(
             tmp_path / "b", datastore, "--knn-combiner", "adaptive", "--knn-k", 4, *ON_VALID, "--knn-cache", directory

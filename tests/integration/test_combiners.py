@@ -5,11 +5,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from fairseq_knn import AdaptiveCombiner, KernelSmoothedCombiner, RobustCombiner
+from fairseq_knn.cli.main import main
 from fairseq_knn.combiners import TrainedCombiner
 from fairseq_knn.errors import UserError
 from tests import cli, toy
+from tests.damage import change_manifest, rewrite
 
 KNNBOX = toy.TOY / "knnbox_datastore"
 SETTINGS = ("--lenpen", 0.6, "--max-len-a", 1.2, "--max-len-b", 10, "--max-tokens", 2048)
@@ -44,6 +47,61 @@ def test_saved_combiners_translate(make: type[TrainedCombiner], tmp_path: Path) 
     assert run.status == 0
     one = translate(tmp_path, "--score-reference", "--batch-size", 1)
     toy.assert_scores_close(run, one)
+
+
+@pytest.fixture
+def robust(tmp_path: Path) -> Path:
+    """A robust combiner whose weights are far enough from 0 for its inputs to matter."""
+    torch.manual_seed(1)
+    combiner = RobustCombiner(8, VOCABULARY)
+    with torch.no_grad():
+        for parameter in combiner.parameters():
+            parameter.mul_(3.0)
+    combiner.dump(tmp_path / "robust")
+    return tmp_path / "robust"
+
+
+def without_log_probs(datastore: Path, path: Path) -> Path:
+    """A copy as an earlier version of this package would have written it."""
+    copy = Path(shutil.copytree(datastore, path))
+    for file in copy.glob("shards/log_probs-*.npy"):
+        file.unlink()
+    change_manifest(copy, lambda manifest: [shard["arrays"].pop("log_probs") for shard in manifest["shards"]])
+    return copy
+
+
+def test_stored_probabilities_are_those_computed_from_keys(robust: Path, small_datastore: Path, tmp_path: Path) -> None:
+    older = without_log_probs(small_datastore, tmp_path / "older")
+    mixed = Path(f"{small_datastore}:{older}")
+
+    def score(store: Path) -> cli.Run:
+        return translate(robust, "--score-reference", datastore=store)
+
+    runs = {store: score(store) for store in (small_datastore, older, mixed, Path(f"{older}:{older}"))}
+    # Keys are rounded to float16.
+    toy.assert_scores_close(runs[small_datastore], runs[older], 0.02)
+    toy.assert_scores_close(runs[mixed], runs[Path(f"{older}:{older}")])
+    # And they matter: with other ones in the files the scores are others.
+    other = Path(shutil.copytree(small_datastore, tmp_path / "other"))
+    for shard in range(11):
+        rewrite(other, "log_probs", shard, lambda log_probs: log_probs - 5)
+    ours, others = (run.hypotheses() for run in (runs[small_datastore], score(other)))
+    assert max(abs(ours[i].score - others[i].score) for i in ours) > 0.1
+
+
+def test_stored_probabilities_need_no_particular_keys(robust: Path, tmp_path: Path) -> None:
+    assert toy.build(tmp_path / "store", "--knn-key", "ffn_input").status == 0
+    assert translate(robust, datastore=tmp_path / "store").status == 0
+    older = without_log_probs(tmp_path / "store", tmp_path / "older")
+    with pytest.raises(UserError, match=r"a robust combiner needs .*/older does not hold .* for they are ffn_input"):
+        translate(robust, datastore=older)
+
+
+def test_stored_probabilities_need_no_keys_at_all(robust: Path, small_datastore: Path, tmp_path: Path) -> None:
+    dropped = Path(shutil.copytree(small_datastore, tmp_path / "dropped"))
+    assert main(["build-index", str(dropped), "--drop-keys"]) == 0
+    run, whole = (translate(robust, "--score-reference", datastore=store) for store in (dropped, small_datastore))
+    toy.assert_scores_close(run, whole, 0.01)
 
 
 def test_ensembles_interactive_and_several_datastores(datastore: Path, small_datastore: Path) -> None:

@@ -12,10 +12,10 @@ from fairseq_knn.datastore import DatastoreWriter, Plan
 
 
 class Corpus:
-    """Sentences of random lengths with a random key and value for every token.
+    """Sentences of random lengths with a random key, value and log-probability for every token.
 
     Args:
-        seed: of the lengths (from the constructor's arguments) and of keys and values.
+        seed: of the lengths (from the constructor's arguments) and of keys, values and log-probabilities.
         sentences, dimension, shard_sentences: sizes.
         skip: sentences the model cannot take.
     """
@@ -33,6 +33,7 @@ class Corpus:
         rng = np.random.default_rng(seed)
         self.keys = [rng.normal(size=(n, dimension)).astype(np.float16) for n in self.lengths]
         self.values = [rng.integers(0, 1000, n) for n in self.lengths]
+        self.log_probs = [-rng.exponential(size=n).astype(np.float32) for n in self.lengths]
         self.plan = Plan(
             model="a" * 64,
             model_name="TestModel",
@@ -67,6 +68,7 @@ class Corpus:
                 [int(self.lengths[s]) for s in batch],
                 np.concatenate([self.keys[s] for s in batch]),
                 np.concatenate([self.values[s] for s in batch]),
+                np.concatenate([self.log_probs[s] for s in batch]),
             )
         part.commit()
 

@@ -148,6 +148,7 @@ FULL = [
     "keys-00000.npy",
     "positions-00001",
     "values-00002",
+    "log_probs-00002",
     "commit-00003",
     "manifest",
 ]

@@ -44,6 +44,14 @@ def entries() -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=(len(values), 6)).astype(np.float16), values
 
 
+def test_log_probabilities_and_sentences_are_not_recorded(
+    tmp_path: Path, entries: tuple[np.ndarray, np.ndarray]
+) -> None:
+    store = Datastore.load(write(tmp_path, *entries))
+    assert store.log_probs is None
+    assert store.entry_ids(np.arange(6).reshape(2, 3)).tolist() == [[-1, -1, -1]] * 2
+
+
 def test_what_knnbox_wrote() -> None:
     store = Datastore.load(toy.TOY / "knnbox_datastore")
     assert isinstance(store, KnnboxDatastore)

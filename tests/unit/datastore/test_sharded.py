@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fairseq_knn.datastore import Datastore, Manifest, datastore
+from fairseq_knn.datastore import Datastore, DatastoreWriter, Manifest, sharded_array
+from fairseq_knn.datastore.layout import ARRAYS, array_path
 from fairseq_knn.errors import DatastoreError
+from tests.damage import flip
 from tests.support import write_datastore
 from tests.unit.datastore.corpus import Corpus
 
@@ -51,13 +53,68 @@ def test_gathered_keys(tmp_path: Path) -> None:
 
 
 def test_more_shards_than_files_may_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datastore, "_KEPT_MAPS", 3)
+    monkeypatch.setattr(sharded_array, "_KEPT_MAPS", 3)
     store, keys = sharded(tmp_path)
     np.testing.assert_array_equal(store.gather_keys(np.arange(store.entries)), keys)
     np.testing.assert_array_equal(store.keys(0, store.entries), keys)
     descriptors = (Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd"))
     targets = [os.readlink(path) for path in descriptors if path.is_symlink()]
     assert sum(target.startswith(f"{tmp_path}/shards/keys-") for target in targets) <= 3
+
+
+def test_log_probabilities(tmp_path: Path) -> None:
+    store, _ = sharded(tmp_path)
+    corpus = Corpus(sentences=20, shard_sentences=1, skip=frozenset({0, 5, 6, 19}))
+    expected = np.concatenate([corpus.log_probs[s] for s in corpus.stored])
+    stored = store.log_probs
+    assert stored is not None
+    assert (len(stored), stored.shape, stored.dtype) == (store.entries, (store.entries,), np.float32)
+    np.testing.assert_array_equal(np.asarray(stored), expected)
+    np.testing.assert_array_equal(np.asarray(stored, np.float64), expected.astype(np.float64))
+    np.testing.assert_array_equal(stored.verified(), expected)
+    np.testing.assert_array_equal(stored[3:-1:2], expected[3:-1:2])
+    ids = np.random.default_rng(0).integers(0, store.entries, (4, 7))
+    np.testing.assert_array_equal(stored[ids], expected[ids])
+    assert isinstance(stored.shard(1), np.memmap)
+
+
+def test_damaged_log_probabilities_are_not_read_as_a_whole(tmp_path: Path) -> None:
+    store, _ = sharded(tmp_path)
+    flip(array_path(tmp_path, "log_probs", 3))
+    assert store.log_probs is not None
+    with pytest.raises(DatastoreError, match=r"log_probs-00003\.npy has checksum"):
+        store.log_probs.verified()
+
+
+def test_without_log_probabilities(tmp_path: Path) -> None:
+    store = write_datastore(tmp_path / "none", np.eye(4), np.arange(4))
+    assert store.log_probs is None
+    assert list(store.array_bytes) == ["keys", "values", "sentences", "positions"]
+    corpus = Corpus()  # begun by a version that did not store them
+    writer = DatastoreWriter(tmp_path / "some", corpus.plan)
+    part = writer.open_shard(0)
+    for s in range(3):
+        part.add([s], [int(corpus.lengths[s])], corpus.keys[s], corpus.values[s])
+    part.commit()
+    corpus.build(tmp_path / "some")
+    assert Datastore.load(tmp_path / "some").log_probs is None
+
+
+def test_first_entries_of_sentences(tmp_path: Path) -> None:
+    corpus = Corpus(sentences=40, shard_sentences=6, skip=frozenset({0, 3, 11, 13, *range(18, 24), 39}))
+    corpus.build(tmp_path)
+    store = Datastore.load(tmp_path)
+    asked = np.random.default_rng(0).integers(-3, 45, (30, 9))
+    first = {sentence: entry for entry, sentence in reversed(list(enumerate(store.sentences.tolist())))}
+    for dtype in (np.int64, np.int32):
+        got = store.entry_ids(asked.astype(dtype))
+        assert got.dtype == np.int64
+        np.testing.assert_array_equal(got, np.vectorize(lambda sentence: first.get(sentence, -1))(asked))
+    entries = store.entry_ids(np.array(corpus.stored))
+    np.testing.assert_array_equal(store.sentences[entries], corpus.stored)
+    assert not store.positions[entries].any()
+    assert store.entry_ids(np.array([], int)).shape == (0,)
+    assert store.entry_ids(np.array(1)) == entries[0]
 
 
 def test_digest_identifies_the_content(tmp_path: Path) -> None:
@@ -76,7 +133,7 @@ def test_no_datastore(tmp_path: Path, path: str) -> None:
         Datastore.load(tmp_path / path)
 
 
-@pytest.mark.parametrize("name", ["keys", "values", "sentences", "positions"])
+@pytest.mark.parametrize("name", ARRAYS)
 def test_missing_and_truncated_files(tmp_path: Path, name: str) -> None:
     Corpus().build(tmp_path)
     path = tmp_path / f"shards/{name}-00002.npy"
@@ -89,7 +146,7 @@ def test_missing_and_truncated_files(tmp_path: Path, name: str) -> None:
         Datastore.load(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["keys", "values", "sentences", "positions"])
+@pytest.mark.parametrize("name", ARRAYS)
 def test_wrong_checksum(tmp_path: Path, name: str) -> None:
     Corpus().build(tmp_path)
     path = tmp_path / f"shards/{name}-00001.npy"

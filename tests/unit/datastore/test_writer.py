@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fairseq_knn.datastore import Datastore, DatastoreWriter, merge
+from fairseq_knn.datastore.layout import ARRAYS
 from fairseq_knn.errors import DatastoreError, UserError
 from tests.unit.datastore.corpus import Corpus, tree
 
@@ -41,7 +42,7 @@ def test_order_of_the_batches_does_not_matter(tmp_path: Path, order: int) -> Non
 
 def test_only_the_documented_files_are_left(tmp_path: Path) -> None:
     Corpus(sentences=2, skip=frozenset()).build(tmp_path)
-    arrays = [f"shards/{name}-00000.npy" for name in ("keys", "positions", "sentences", "values")]
+    arrays = [f"shards/{name}-00000.npy" for name in ARRAYS]
     expected = {"manifest.json", "shards", "shards/plan.json", "shards/commit-00000.json", *arrays}
     assert set(tree(tmp_path)) == expected
 
@@ -117,6 +118,25 @@ def test_split_without_sentences(tmp_path: Path) -> None:
     with pytest.raises(DatastoreError, match=r"the split 'train' has no sentences.*--gen-subset"):
         DatastoreWriter(tmp_path / "store", replace(Corpus().plan, sentences=0))
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_log_probabilities_that_are_not_finite_are_refused(tmp_path: Path, bad: float) -> None:
+    part = DatastoreWriter(tmp_path, Corpus().plan).open_shard(0)
+    log_probs = np.array([-1, -2, -3, bad, -5])
+    with pytest.raises(DatastoreError, match=r"probabilities that are NaN or 0 for sentence 1: check the checkpoint"):
+        part.add([2, 1], [2, 3], np.ones((5, 4)), np.arange(5), log_probs)
+
+
+def test_log_probabilities_of_all_keys_or_of_none(tmp_path: Path) -> None:
+    for known in (None, np.array([-1.0])):
+        part = DatastoreWriter(tmp_path, Corpus().plan).open_shard(0)
+        part.add([2], [1], np.ones((1, 4)), np.array([1]), known)
+        with pytest.raises(ValueError, match="log-probabilities of some of its keys only"):
+            part.add([0], [1], np.ones((1, 4)), np.array([1]), np.array([-1.0]) if known is None else None)
+        with pytest.raises(ValueError, match="1 keys and 2 log-probabilities"):
+            part.add([0], [1], np.ones((1, 4)), np.array([1]), np.array([-1.0, -2.0]))
+        part.discard()
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -345,12 +365,12 @@ def test_memory_does_not_grow_with_the_shard(tmp_path: Path) -> None:
     plan = replace(Corpus().plan, sentences=sentences, shard_sentences=sentences)
     writer = DatastoreWriter(tmp_path, plan)
     keys = np.random.default_rng(0).normal(size=(20 * length, dimension)).astype(np.float16)
-    values = np.arange(20 * length)
+    values, log_probs = np.arange(20 * length), np.zeros(20 * length, np.float32)
     tracemalloc.start()
     try:
         part = writer.open_shard(0)
         for first in reversed(range(0, sentences, 20)):
-            part.add(range(first, first + 20), [length] * 20, keys, values)
+            part.add(range(first, first + 20), [length] * 20, keys, values, log_probs)
         part.commit()
         writer.finish()
         _, peak = tracemalloc.get_traced_memory()

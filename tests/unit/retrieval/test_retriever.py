@@ -1,5 +1,6 @@
 """Several datastores are searched as one, and what is not searched has no neighbours."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -209,3 +210,165 @@ def test_selected_neighbours() -> None:
     assert torch.equal(chosen.values, chosen.ids + 100)
     assert torch.equal(chosen.distances, chosen.ids.float())
     assert given.select(torch.tensor([], dtype=torch.int64)).ids.shape == (0, 3)
+
+
+# Entries that must not be found.
+
+
+def assert_nearest_others(
+    found: Neighbours, keys: np.ndarray, values: np.ndarray, asked: Tensor, excluded: Tensor, k: int
+) -> None:
+    """Against a search through all entries but the excluded one."""
+    flat = zip(
+        asked.reshape(-1, D),
+        excluded.reshape(-1).tolist(),
+        *(t.reshape(-1, k) for t in (found.ids, found.values, found.distances)),
+        strict=True,
+    )
+    for query, entry, ids, tokens, distances in flat:
+        others = np.array([i for i in range(len(keys)) if i != entry])
+        expected, order = brute_force(keys[others], query, min(k, len(others)))
+        missing = k - len(order)
+        assert ids.tolist() == [*others[order].tolist(), *[-1] * missing]
+        assert tokens.tolist() == [*values[others[order]].tolist(), *[0] * missing]
+        np.testing.assert_allclose(distances, [*expected, *[np.inf] * missing], rtol=1e-5)
+
+
+@pytest.mark.parametrize("sizes", [(30,), (12, 18), (1, 20, 2, 7)])
+@pytest.mark.parametrize("k", [1, 4, 29, 30])
+def test_excluded_entries(tmp_path: Path, sizes: tuple[int, ...], k: int) -> None:
+    datastores, keys, values = stores(tmp_path, *sizes)
+    asked = queries(4, 8)
+    _, nearest = brute_force(keys, asked, 30)
+    generator = torch.Generator().manual_seed(0)
+    # Near and far ones, and in every fifth place none.
+    ranks = torch.randint(0, 30, (4, 8), generator=generator) // torch.tensor([1, 1, 1, 1, 15, 15, 30, 30])
+    excluded = torch.from_numpy(nearest).gather(-1, ranks.unsqueeze(-1)).squeeze(-1)
+    excluded.view(-1)[::5] = -1
+    found = search(datastores, k).retrieve(asked, exclude=excluded)
+    assert found.distances.shape == (4, 8, k)
+    assert_nearest_others(found, keys, values, asked, excluded, k)
+    unmasked = search(datastores, k).retrieve(asked, exclude=torch.full((4, 8), -1))
+    assert_nearest(unmasked, keys, values, asked, k)
+
+
+def test_an_entry_is_excluded_by_identity_not_by_its_key(tmp_path: Path) -> None:
+    keys = np.repeat(np.eye(3, D, dtype=np.float16), 3, axis=0)
+    made = [write_datastore(tmp_path / str(i), keys, np.arange(1, 10) + 10 * i) for i in range(2)]
+    asked = torch.eye(3, D)[[0, 0, 0, 1, 1]]  # equal ones are searched together
+    excluded = torch.tensor([0, 11, -1, 4, 0])
+    one = search(made, 5)
+    found = one.retrieve(asked, exclude=excluded)
+    assert found.ids.tolist() == [
+        [1, 2, 9, 10, 11],
+        [0, 1, 2, 9, 10],
+        [0, 1, 2, 9, 10],
+        [3, 5, 12, 13, 14],
+        [3, 4, 5, 12, 13],
+    ]
+    assert not found.distances.any()
+    assert (one.statistics.requested, one.statistics.queries) == (5, 2)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_excluded_entries_of_rows_of_which_some_are_masked(tmp_path: Path, seed: int) -> None:
+    datastores, keys, values = stores(tmp_path, 15, 10)
+    generator = torch.Generator().manual_seed(seed)
+    asked = queries(3)[torch.randint(0, 3, (5, 6), generator=generator)]
+    mask = torch.rand(5, 6, generator=generator) < (0.2, 0.5, 0.8)[seed % 3]
+    _, nearest = brute_force(keys, asked, 5)
+    ranks = torch.randint(0, 5, (5, 6, 1), generator=generator)
+    excluded = torch.from_numpy(nearest).gather(-1, ranks).squeeze(-1)
+    found = search(datastores, 4).retrieve(asked, mask, excluded)
+    chosen = Neighbours(found.distances[mask], found.ids[mask], found.values[mask])
+    assert_nearest_others(chosen, keys, values, asked[mask], excluded[mask], 4)
+    assert torch.isinf(found.distances[~mask]).all()
+    assert (found.ids[~mask] == -1).all()
+    assert (found.values[~mask] == 0).all()
+
+
+def test_exclusion_where_neighbours_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retriever, "open_backend", lambda store, **_: Patchy(store))
+    datastores, _, _ = stores(tmp_path, 1, 6)
+    found = Retriever(datastores, 2).retrieve(queries(4), exclude=torch.tensor([0, 0, -1, -1]))
+    assert found.ids.tolist() == [[1, -1], [-1, -1], [0, 1], [-1, -1]]
+    assert torch.isinf(found.distances[~found.found]).all()
+
+
+# What else is known of the neighbours.
+
+
+def with_log_probs(path: Path, *sizes: int) -> tuple[list[Datastore], np.ndarray, np.ndarray, np.ndarray]:
+    """Datastores, and their keys, values and log-probabilities one after the other."""
+    made, keys, values = stores(path / "plain", *sizes)
+    log_probs = -np.random.default_rng(5).exponential(size=len(keys)).astype(np.float32)
+    starts = np.cumsum([0, *sizes])
+    for number, (start, stop) in enumerate(pairwise(starts)):
+        own = slice(start, stop)
+        made[number] = write_datastore(path / str(number), keys[own], values[own], None, 1, log_probs=log_probs[own])
+    return made, keys, values, log_probs
+
+
+@pytest.mark.parametrize("load", ["mmap", "ram"])
+@pytest.mark.parametrize("sizes", [(50,), (20, 1, 29)])
+def test_keys_and_log_probabilities_come_along(tmp_path: Path, sizes: tuple[int, ...], load: str) -> None:
+    datastores, keys, _, log_probs = with_log_probs(tmp_path, *sizes)
+    one = Retriever(datastores, 50, device="cpu", load=load, with_keys=True, with_key_log_probs=True)
+    assert one.has_key_log_probs
+    mask = torch.tensor([[True, True], [False, True]])
+    found = one.retrieve(queries(2, 2), mask, torch.tensor([[7, -1], [3, 20]]))
+    assert found.keys is not None
+    assert found.key_log_probs is not None
+    assert (found.keys.shape, found.key_log_probs.shape) == ((2, 2, 50, D), (2, 2, 50))
+    assert found.key_log_probs.dtype == torch.float32
+    there = found.found.numpy()
+    assert there.sum() == 49 + 50 + 49
+    ids = found.ids.numpy()[there]
+    np.testing.assert_array_equal(found.keys.numpy()[there], keys[ids])
+    np.testing.assert_array_equal(found.key_log_probs.numpy()[there], log_probs[ids])
+    assert not found.keys[~found.found].any()
+    assert not found.key_log_probs[~found.found].any()
+
+
+def test_entries_by_their_ids(tmp_path: Path) -> None:
+    datastores, keys, values, log_probs = with_log_probs(tmp_path, 20, 1, 29)
+    one = Retriever(datastores, 3, device="cpu", with_keys=True, with_key_log_probs=True)
+    ids = torch.randint(-1, 50, (6, 7), generator=torch.Generator().manual_seed(0))
+    ids[0, :2] = -1
+    known = ids.numpy() >= 0
+    np.testing.assert_array_equal(one.values_of(ids), np.where(known, values[ids], 0))
+    np.testing.assert_array_equal(one.gather(ids), np.where(known[..., None], keys[ids], 0))
+    np.testing.assert_array_equal(one.key_log_probs_of(ids), np.where(known, log_probs[ids], 0))
+    assert one.values_of(ids).dtype == torch.int64
+    for lookup in (one.values_of, one.gather, one.key_log_probs_of):
+        assert lookup(ids[:0]).shape[:2] == (0, 7)
+
+
+def test_what_was_not_asked_for_is_not_given(tmp_path: Path) -> None:
+    datastores, _, _, _ = with_log_probs(tmp_path, 20)
+    one = search(datastores, 3)
+    found = one.retrieve(queries(2))
+    assert found.keys is None
+    assert found.key_log_probs is None
+    assert not one.has_key_log_probs
+    for lookup in (one.gather, one.key_log_probs_of):
+        with pytest.raises(ValueError, match="only if it is made with"):
+            lookup(found.ids)
+
+
+def test_log_probabilities_that_one_datastore_lacks(tmp_path: Path) -> None:
+    having, _, _, _ = with_log_probs(tmp_path / "having", 20)
+    lacking, _, _ = stores(tmp_path / "lacking", 10)
+    one = Retriever([*having, *lacking], 3, device="cpu", with_key_log_probs=True)
+    assert not one.has_key_log_probs
+    assert one.retrieve(queries(2)).key_log_probs is None
+
+
+def test_nothing_to_search_gives_what_was_asked_for(tmp_path: Path) -> None:
+    datastores, _, _, _ = with_log_probs(tmp_path, 20)
+    one = Retriever(datastores, 3, device="cpu", with_keys=True, with_key_log_probs=True)
+    for asked in (queries(2, 4), queries(0, 4)):
+        found = one.retrieve(asked, torch.zeros(asked.shape[:2], dtype=torch.bool), torch.zeros(asked.shape[:2]).long())
+        assert found.keys is not None
+        assert found.key_log_probs is not None
+        assert (found.keys.shape, found.key_log_probs.shape) == ((*asked.shape[:2], 3, D), (*asked.shape[:2], 3))

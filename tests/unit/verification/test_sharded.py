@@ -29,7 +29,8 @@ def write(path: Path) -> Path:
     rng = np.random.default_rng(1)
     values = rng.integers(4, 50, sum(LENGTHS))
     values[np.cumsum(LENGTHS) - 1] = EOS
-    write_datastore(path, rng.normal(size=(len(values), 6)), values, LENGTHS, 3, vocabulary_size=50)
+    keys, log_probs = rng.normal(size=(len(values), 6)), -rng.exponential(size=len(values))
+    write_datastore(path, keys, values, LENGTHS, 3, vocabulary_size=50, log_probs=log_probs)
     return path
 
 
@@ -149,6 +150,9 @@ WRONG = [
     ("sentences", 1, set_item(11, 6), "of 12 sentence numbers 1 is outside of the shard's range 3 to 5 (in row 11)"),
     ("sentences", 1, set_item(0, -1), "of 12 sentence numbers 1 is outside of the shard's range 3 to 5 (in row 0)"),
     ("sentences", 1, set_item(11, 3), "of 12 sentence numbers 1 is smaller than the one before (in row 11)"),
+    ("log_probs", 0, set_item(2, np.nan), "of 9 log-probabilities 1 is NaN or infinite (in row 2)"),
+    ("log_probs", 1, set_item(0, -np.inf), "of 12 log-probabilities 1 is NaN or infinite (in row 0)"),
+    ("log_probs", 2, set_item(14, 0.01), "of 15 log-probabilities 1 is above 0 (in row 14)"),
 ]
 
 
@@ -218,7 +222,35 @@ def test_shards_and_arrays_that_the_manifest_lacks(store: Path) -> None:
     assert len(faults) == 3
     assert "counts 2 shards, but there are 3" in faults[0]
     assert "counts 36 entries, but there are 21" in faults[1]
-    assert "has 9 entries, but its record names ['keys', 'positions', 'sentences']" in faults[2]
+    assert "has 9 entries, but its record names ['keys', 'log_probs', 'positions', 'sentences']" in faults[2]
+
+
+def test_log_probabilities_are_rounded(store: Path) -> None:
+    rewrite(store, "log_probs", 0, set_item(3, 1e-6))
+    assert found(store) == []
+
+
+def without_log_probs(root: Path, *shards: int) -> None:
+    """Make shards what an earlier version wrote."""
+    for shard in shards:
+        array_path(root, "log_probs", shard).unlink()
+
+    def change(manifest: dict) -> None:
+        for shard in shards:
+            del manifest["shards"][shard]["arrays"]["log_probs"]
+
+    change_manifest(root, change)
+
+
+def test_log_probabilities_need_not_be_there(store: Path) -> None:
+    without_log_probs(store, 1)
+    assert found(store) == []
+    (remark,) = found(store, faults=False)
+    assert "log_probs are there for 2 of 3 shards, so none are used" in remark
+    without_log_probs(store, 0, 2)
+    assert found(store) == found(store, faults=False) == []
+    known = describe(Datastore.load(store))
+    assert list(known["bytes"]) == ["keys", "values", "sentences", "positions"]
 
 
 def test_several_problems_are_all_told(store: Path) -> None:
