@@ -10,6 +10,7 @@ from fairseq_knn.datastore import Datastore
 from fairseq_knn.errors import ConfigurationError, DatastoreError
 from fairseq_knn.models.knn_decoder import KnnDecoder, knn_decoder, restore, take_fingerprint
 from fairseq_knn.retrieval import Retriever
+from fairseq_knn.tasks.knn_combiner import make_combiner
 from fairseq_knn.tasks.knn_config import KnnConfig, check_config
 from fairseq_knn.tasks.knn_session import KnnSession
 
@@ -67,6 +68,7 @@ class KNNWrapper:
             setattr(config, f"knn_{name}", value)
         check_config(config)
         self._session = KnnSession(config, self._datastores)
+        make_combiner(self._session.config)  # what is wrong with it is said here and not later
         self._models: list[nn.Module] = []
 
     def break_into(self, model: Any) -> Any:
@@ -92,7 +94,7 @@ class KNNWrapper:
                 "the model consults datastores already: break_out() of the wrapper that is in it first (one wrapper "
                 "takes several datastores)"
             )
-        session = KnnSession(self._session.config, self._datastores)
+        session = KnnSession(self._session.given, self._datastores)
         try:
             for each in models:
                 session.adopt(each)

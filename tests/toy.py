@@ -72,7 +72,9 @@ def train(directory: Path, *arguments: object, data: Path = GENERAL) -> Path:
     return directory / "checkpoint_last.pt"
 
 
-def train_combiner(directory: Path, datastore: Path | str, *arguments: object, data: Path = DOMAIN) -> cli.Run:
+def train_combiner(
+    directory: Path, datastore: Path | str, *arguments: object, data: Path = DOMAIN, epoch_checkpoints: bool = False
+) -> cli.Run:
     """Train a combiner on the toy base with stock fairseq-train, inside this process.
 
     Args:
@@ -80,12 +82,14 @@ def train_combiner(directory: Path, datastore: Path | str, *arguments: object, d
         datastore: of the base.
         arguments: the combiner, the number of updates, and what differs from the settings here.
         data: binarised data with the splits that are asked for.
+        epoch_checkpoints: whether one is kept of every epoch.
     """
     _forget_other_trainings()
     return cli.call(
         "fairseq-train",
         *(data, "--task", "translation_knn", "--knn-mode", "train", "--knn-datastore-path", datastore),
-        *("--arch", ARCHITECTURE, "--finetune-from-model", BASE, "--save-dir", directory, "--no-epoch-checkpoints"),
+        *("--arch", ARCHITECTURE, "--finetune-from-model", BASE, "--save-dir", directory),
+        *(() if epoch_checkpoints else ("--no-epoch-checkpoints",)),
         *("--criterion", "label_smoothed_cross_entropy", "--label-smoothing", 0.001),
         *("--optimizer", "adam", "--lr", 0.003, "--batch-size", 32, "--max-update", 20, "--clip-norm", 1.0),
         *("--log-format", "simple", "--seed", 3, "--num-workers", 0, "--user-dir", cli.PACKAGE, "--cpu"),

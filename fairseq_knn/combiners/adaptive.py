@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fairseq_knn.combiners.base import Mixture
 from fairseq_knn.combiners.features import finite_distances, network_input
 from fairseq_knn.combiners.sizes import CombinerSizes
-from fairseq_knn.combiners.trained import TrainedCombiner, in_full_precision
+from fairseq_knn.combiners.trained import TrainedCombiner, trained_mixture
 from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.retrieval.neighbours import Neighbours
 
@@ -111,7 +111,7 @@ class AdaptiveCombiner(TrainedCombiner):
         names = ("max_k", "probability_dim", "form", "temperature", "k", "weight", "hidden", "label_counts")
         return {name: getattr(self, name) for name in names}
 
-    @in_full_precision
+    @trained_mixture
     def mixture(self, query: Tensor, neighbours: Neighbours, log_probs: Tensor) -> Mixture:
         found = neighbours.found
         any_found = found.any(dim=-1, keepdim=True)

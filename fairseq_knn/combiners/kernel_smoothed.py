@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fairseq_knn.combiners.base import Mixture
 from fairseq_knn.combiners.features import finite_distances
 from fairseq_knn.combiners.sizes import CombinerSizes
-from fairseq_knn.combiners.trained import TrainedCombiner, in_full_precision
+from fairseq_knn.combiners.trained import TrainedCombiner, trained_mixture
 from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.retrieval.neighbours import Neighbours
 
@@ -72,7 +72,7 @@ class KernelSmoothedCombiner(TrainedCombiner):
         names = ("query_dim", "probability_dim", "kernel", "bandwidth", "usual_k")
         return {name: getattr(self, name) for name in names}
 
-    @in_full_precision
+    @trained_mixture
     def mixture(self, query: Tensor, neighbours: Neighbours, log_probs: Tensor) -> Mixture:
         assert neighbours.keys is not None, "the retriever was not asked for keys"
         found = neighbours.found

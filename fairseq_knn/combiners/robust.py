@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fairseq_knn.combiners.base import Mixture
 from fairseq_knn.combiners.features import finite_distances, network_input
 from fairseq_knn.combiners.sizes import CombinerSizes
-from fairseq_knn.combiners.trained import TrainedCombiner, in_full_precision
+from fairseq_knn.combiners.trained import TrainedCombiner, trained_mixture
 from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.retrieval.neighbours import Neighbours
 
@@ -75,7 +75,7 @@ class RobustCombiner(TrainedCombiner):
         shape = ("max_k", "probability_dim", "hidden", "hidden_calibration", "top")
         return {name: getattr(self, name) for name in (*shape, "alpha0", "beta", "sigma")}
 
-    @in_full_precision
+    @trained_mixture
     def mixture(self, query: Tensor, neighbours: Neighbours, log_probs: Tensor) -> Mixture:
         assert neighbours.key_log_probs is not None, "the retriever was not asked for p(v|k)"
         found = neighbours.found

@@ -1,7 +1,9 @@
 """Combiners with parameters: how they are saved and loaded, and knn-box's way of calling them."""
 
+import functools
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -19,10 +21,21 @@ SCHEMA = 1
 _CONFIG, _WEIGHTS = "config.json", "combiner.safetensors"
 
 
-def in_full_precision(mixture: Callable[..., Mixture]) -> Callable[..., Mixture]:
-    """Decorate :meth:`Combiner.mixture`: automatic mixed precision would run its networks in half precision."""
-    cpu, cuda = (torch.autocast(device, enabled=False) for device in ("cpu", "cuda"))
-    decorated: Callable[..., Mixture] = cpu(cuda(mixture))
+def trained_mixture(mixture: Callable[..., Mixture]) -> Callable[..., Mixture]:
+    """Decorate :meth:`Combiner.mixture` of a trained combiner.
+
+    Automatic mixed precision, which would run its networks in half precision, is off. And lambda stays an epsilon below
+    1: a network that is sure enough gives exactly 1 in float32, and one target that is not among the neighbours would
+    then make the loss of all infinite.
+    """
+
+    @functools.wraps(mixture)
+    def decorated(*args: Any, **kwargs: Any) -> Mixture:
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            result = mixture(*args, **kwargs)
+        weight = result.weight
+        return replace(result, weight=weight.clamp(max=1 - torch.finfo(weight.dtype).eps))
+
     return decorated
 
 
@@ -109,7 +122,8 @@ class TrainedCombiner(nn.Module, Combiner):
         make_directory(root)
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         with atomic_path(root / _WEIGHTS) as temporary:
-            safetensors.torch.save_file(state, temporary)
+            # save_file would let nobody else read it.
+            temporary.write_bytes(safetensors.torch.save(state))
         write_json(root / _CONFIG, {"schema": SCHEMA, "combiner": self.kind, **self.config()})
 
     @classmethod

@@ -96,7 +96,10 @@ class Augmentation:
     ) -> Neighbours:
         own = None if step is None else step.own
         neighbours = self._complete(self.retriever.retrieve(query, wanted, own))
-        if step is None or not isinstance(self.combiner, TrainedCombiner) or not self.combiner.training:
+        if step is None or not isinstance(self.combiner, TrainedCombiner):
+            return neighbours
+        neighbours.require_numbers()
+        if not self.combiner.training:
             return neighbours
         at_target = model_log_probs.gather(-1, step.target.unsqueeze(-1)).squeeze(-1)
         return self.combiner.disturbed(query, neighbours, step.target, at_target, step.update)

@@ -91,7 +91,8 @@ class RetrievalCache:
         remove_partials(path)
         with atomic_path(path) as temporary:
             content = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-            safetensors.numpy.save_file({_LENGTHS: lengths.astype(np.int32), **content}, temporary)
+            # save_file would let nobody else read it.
+            temporary.write_bytes(safetensors.numpy.save({_LENGTHS: lengths.astype(np.int32), **content}))
 
     def read(self, sentences: np.ndarray, lengths: np.ndarray) -> dict[str, np.ndarray]:
         """Rows of some sentences, one sentence after the other.

@@ -77,7 +77,10 @@ class CachedRetrieval:
             max_tokens, max_sentences: of a batch.
             max_positions: longer sentences are left out.
         """
-        rank, world = distributed.get_data_parallel_rank(), distributed.get_data_parallel_world_size()
+        alone = not torch.distributed.is_initialized()
+        rank, world = (
+            (0, 1) if alone else (distributed.get_data_parallel_rank(), distributed.get_data_parallel_world_size())
+        )
         pending = self._cache.pending(rank, world)
         if pending:
             with data_utils.numpy_seed(0):
@@ -141,6 +144,7 @@ class CachedRetrieval:
         query = net_output[1][STATE].query[real]
         log_probs = decoder.knn_model_log_probs(net_output, sample)[real]
         neighbours = retriever.retrieve(query, None, None if own is None else own[real])
+        neighbours.require_numbers()
         narrowed = narrow(log_probs, target[real], neighbours, _HIGHEST)
         rows = {
             "query": query.to(torch.float16),

@@ -216,7 +216,7 @@ class CombinerTraining:
         inputs = {**sample["net_input"], "knn_step": step}
         loss, size, logged = criterion(model, {**sample, "net_input": inputs})
         figures = {name: value.float() for name, value in step.measured.items()}
-        figures |= {name: value - before[name] for name, value in self._search_cost().items()}
+        figures |= {name: value - before.get(name, 0) for name, value in self._search_cost().items()}
         return loss, size, {**logged, **{f"{_SUMS}{name}": value for name, value in figures.items()}}
 
     def _search_cost(self) -> dict[str, float]:

@@ -35,16 +35,12 @@ class KnnSession:
     Args:
         config: the ``--knn-*`` settings as given.
         datastores: opened ones; those that ``--knn-datastore-path`` names if there are none.
-
-    Raises:
-        ConfigurationError, CombinerError: see :func:`~fairseq_knn.tasks.knn_combiner.make_combiner`.
     """
 
     def __init__(self, config: KnnConfig, datastores: Sequence[Datastore] = ()) -> None:
         self.given = config
         self.config = complete(config)
         self.building = config.knn_mode == "build_datastore"
-        self._combiner = make_combiner(self.config) if config.knn_mode != "train" else None
         self._datastores = list(datastores)
         self._opened: dict[str, Datastore] = {}
         self._members: list[_Member] = []
@@ -128,12 +124,12 @@ class KnnSession:
             ConfigurationError, DatastoreError, CombinerError: the settings or what they name do not suit the model.
         """
         config = complete(self.given, recorded)
-        used: Combiner | None = combiner
+        used: Combiner
         if combiner is None or config.knn_combiner_path is not None:
-            used = self._combiner
-        elif config.knn_combiner != combiner.kind:
-            check_kind(combiner, config, "the checkpoint")
-        assert used is not None
+            used = make_combiner(config)
+        else:
+            check_kind(combiner, self.config, "the checkpoint")
+            used = combiner
         if not self.building:
             self.open_datastores(config)
         augment(model, self.key, lambda: self._augmentation(model))

@@ -7,7 +7,7 @@ from typing import Any
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 _STOPPING = ("best", "num_runs")
-_PLATEAU = ("num_bad_epochs", "cooldown_counter")
+_PLATEAU = ("num_bad_epochs", "cooldown_counter", "last_epoch")
 
 
 def _stopping() -> Any:
