@@ -14,7 +14,7 @@ from fairseq_knn.combiners.measuring import add, means, measure
 from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.models.decoder_state import STATE, DecoderState, attach
 from fairseq_knn.models.hidden_state import HiddenStateTap
-from fairseq_knn.models.training_step import TrainingStep
+from fairseq_knn.models.training_step import TrainingStep, check_retrieval
 from fairseq_knn.retrieval import Neighbours, Retriever
 from fairseq_knn.storage.digest import parameters_digest
 
@@ -98,7 +98,7 @@ class Augmentation:
         neighbours = self._complete(self.retriever.retrieve(query, wanted, own))
         if step is None or not isinstance(self.combiner, TrainedCombiner):
             return neighbours
-        neighbours.require_numbers()
+        check_retrieval(query, neighbours)
         if not self.combiner.training:
             return neighbours
         at_target = model_log_probs.gather(-1, step.target.unsqueeze(-1)).squeeze(-1)

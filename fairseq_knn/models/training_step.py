@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from fairseq_knn.combiners.narrowed import NarrowedLogProbs
+from fairseq_knn.errors import DatastoreError
 from fairseq_knn.retrieval import Neighbours
 
 
@@ -42,3 +43,25 @@ class TrainingStep:
     update: int
     cached: CachedPositions | None = None
     measured: dict[str, Any] = field(default_factory=dict)
+
+
+def check_retrieval(query: Tensor, neighbours: Neighbours) -> None:
+    """Make sure that there is something to learn from a batch: a distance that is not a number finds nothing.
+
+    Args:
+        query: hidden states, (..., d).
+        neighbours: that were found, (..., k).
+
+    Raises:
+        DatastoreError: hidden states or keys are not numbers.
+    """
+    if not query.isfinite().all():
+        raise DatastoreError(
+            "hidden states of the model are not numbers, so they have no distance to the datastore's keys: they "
+            "overflow in half precision (leave out --fp16), or the checkpoint of the base is damaged"
+        )
+    if not neighbours.found.any():
+        raise DatastoreError(
+            "no neighbour was found for a whole batch, so the datastore's keys are not numbers or its index is "
+            "damaged: `fairseq-knn verify` tells which"
+        )

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fairseq_knn.errors import DatastoreError
-
 
 @dataclass(frozen=True)
 class Neighbours:
@@ -43,18 +41,6 @@ class Neighbours:
         # From the unwanted one on, every place is taken by the next.
         places = torch.arange(k - 1, device=self.ids.device) + unwanted[..., : k - 1].cumsum(dim=-1)
         return Neighbours(*(t.gather(-1, places) for t in (self.distances, self.ids, self.values)))
-
-    def require_numbers(self) -> None:
-        """
-        Raises:
-            DatastoreError: a distance is not a number, from which a combiner would learn nothing.
-        """
-        if self.distances.isnan().any():
-            raise DatastoreError(
-                "a distance between hidden states and the datastore's keys is not a number: `fairseq-knn verify` tells "
-                "whether the keys are damaged; otherwise the model's states overflow in half precision, so leave out "
-                "--fp16"
-            )
 
     def select(self, rows: Tensor) -> "Neighbours":
         """Those of some queries: *rows* indexes the flattened leading dimensions (any shape)."""

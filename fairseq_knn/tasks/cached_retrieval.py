@@ -17,7 +17,7 @@ from fairseq_knn.combiners.narrowed import NarrowedLogProbs, narrow
 from fairseq_knn.datastore import Datastore
 from fairseq_knn.models.decoder_state import STATE
 from fairseq_knn.models.knn_decoder import Augmentation, knn_decoder
-from fairseq_knn.models.training_step import CachedPositions
+from fairseq_knn.models.training_step import CachedPositions, check_retrieval
 from fairseq_knn.retrieval import Neighbours, Retriever
 from fairseq_knn.retrieval.cache import RetrievalCache
 from fairseq_knn.tasks.datastore_build import BuildProgress, split_digest
@@ -144,7 +144,7 @@ class CachedRetrieval:
         query = net_output[1][STATE].query[real]
         log_probs = decoder.knn_model_log_probs(net_output, sample)[real]
         neighbours = retriever.retrieve(query, None, None if own is None else own[real])
-        neighbours.require_numbers()
+        check_retrieval(query, neighbours)
         narrowed = narrow(log_probs, target[real], neighbours, _HIGHEST)
         rows = {
             "query": query.to(torch.float16),
