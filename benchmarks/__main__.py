@@ -18,7 +18,7 @@ from benchmarks.table import markdown, with_table
 def measure(work: Path, quickstart: Path, rounds: int, prefix: str, factor: int) -> dict[str, Any]:
     """Prepare both settings and measure; the content of results/benchmarks.json."""
     flow = Workflow(work)
-    steps = Quickstart(quickstart, quickstart)
+    steps = Quickstart(quickstart, quickstart, seeds=1)
     settings = [small.prepare(steps)]
     corpora = (steps.text(name) for name in ("it", "religious", "medical-random"))
     settings.append(LargeSetting(work / "large", flow, *corpora).prepare())

@@ -6,10 +6,12 @@ Everything is done by the commands this script prints: stock fairseq with ``--us
 
 import argparse
 import json
+import math
 import re
+import statistics
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import sacrebleu
@@ -44,9 +46,17 @@ DOMAINS = {
 }
 
 
+TRAINED_ON = "medical-random"
+COMBINERS = {
+    # kind: (name in the table, options of its training). Both learn from the validation text, like k, lambda and T.
+    "adaptive": ("adaptive kNN-MT", "--lr 3e-3 --max-update 1000"),
+    "kernel_smoothed": ("KSTER", "--lr 3e-4 --max-update 500"),
+}
+
+
 @dataclass(frozen=True)
 class Row:
-    """One line of the table."""
+    """One line of the table; BLEU, chrF and NLL of several seeds are means."""
 
     system: str
     domain: str
@@ -60,13 +70,22 @@ class Row:
     k: int | None = None
     knn_lambda: float | None = None
     temperature: float | None = None
+    nll: float | None = None
+    seeds: int = 1
+    bleu_range: tuple[float, float] | None = None
 
 
 class Quickstart:
-    """The steps in order; all paths are below *work*."""
+    """The steps in order; all paths are below *work*.
 
-    def __init__(self, work: Path, results: Path) -> None:
-        self.work, self.results = work, results
+    Args:
+        work: directory of everything it makes.
+        results: where the table goes.
+        seeds: how many trainings of every combiner.
+    """
+
+    def __init__(self, work: Path, results: Path, seeds: int) -> None:
+        self.work, self.results, self.seeds = work, results, seeds
         self.flow = Workflow(work)
         self.rows: list[Row] = []
 
@@ -77,6 +96,9 @@ class Quickstart:
         self._base_row("it", "it", "test")
         for name in DOMAINS:
             self._domain(name)
+            if name == TRAINED_ON:
+                for kind in COMBINERS:
+                    self._trained(kind, name)
         self._forgetting()
         self._write(time.monotonic() - started)
 
@@ -165,11 +187,11 @@ class Quickstart:
             "--no-epoch-checkpoints --disable-validation --log-format simple --log-interval 100",
         )
 
-    def _generate(self, name: str, data: str, options: str) -> str:
+    def _generate(self, name: str, data: str, options: str, path: Path | None = None) -> str:
         return self.flow.run(
             name,
-            f"fairseq-generate {quote(self.binary(data))} --user-dir {USER_DIR} --path {quote(self.base)} --cpu "
-            f"--gen-subset test --beam 5 --batch-size 64 --remove-bpe sentencepiece --no-progress-bar {options}",
+            f"fairseq-generate {quote(self.binary(data))} --user-dir {USER_DIR} --path {quote(path or self.base)} "
+            f"--cpu --gen-subset test --beam 5 --batch-size 64 --remove-bpe sentencepiece --no-progress-bar {options}",
         )
 
     def _base_row(self, data: str, domain: str, split: str) -> None:
@@ -180,8 +202,63 @@ class Quickstart:
         domain, _, split = name.partition("-")
         self._base_row(name, domain, split or "by book")
         self.build(name)
-        output = self._generate(f"knn-{name}", name, f"--task translation_knn {self._settings(name)}")
-        self.rows.append(self._score(output, "kNN-MT", name, domain, split or "by book", name))
+        settings = self._settings(name)
+        output = self._generate(f"knn-{name}", name, f"--task translation_knn {settings}")
+        row = self._score(output, "kNN-MT", name, domain, split or "by book", name)
+        if name == TRAINED_ON:
+            row = replace(row, nll=self._nll(f"knn-{name}", name, self.base, settings))
+        self.rows.append(row)
+
+    def _trained(self, kind: str, name: str) -> None:
+        """Train a combiner on the domain's validation text and translate with its checkpoint alone."""
+        domain, _, split = name.partition("-")
+        system, options = COMBINERS[kind]
+        rows = []
+        for seed in range(1, self.seeds + 1):
+            run = f"{kind}-{name}-{seed}"
+            directory = self.work / "combiners" / run
+            self.flow.run(
+                f"train-{run}",
+                f"fairseq-train {quote(self.binary(name))} --user-dir {USER_DIR} --task translation_knn "
+                f"--knn-mode train --knn-combiner {kind} --knn-k 32 --knn-datastore-path {quote(self.store(name))} "
+                f"--knn-cache {quote(self.work / 'combiners' / f'cache-{name}')} --arch transformer "
+                f"--finetune-from-model {quote(self.base)} --train-subset valid --valid-subset valid --cpu "
+                f"--seed {seed} --criterion label_smoothed_cross_entropy --label-smoothing 0.001 --optimizer adam "
+                "--adam-betas '(0.9, 0.98)' --clip-norm 1.0 --lr-scheduler inverse_sqrt --warmup-updates 100 "
+                f"{options} --batch-size 32 --no-epoch-checkpoints --save-dir {quote(directory)} --log-format simple "
+                "--log-interval 100 --num-workers 0",
+            )
+            path = directory / "checkpoint_best.pt"
+            output = self._generate(f"knn-{run}", name, "--task translation_knn", path)
+            row = self._score(output, system, name, domain, split)
+            rows.append(replace(row, nll=self._nll(run, name, path)))
+        entries = json.loads((self.store(name) / "manifest.json").read_text(encoding="utf-8"))["entries"]
+        bleu = [row.bleu for row in rows]
+        self.rows.append(
+            replace(
+                rows[0],
+                bleu=round(statistics.mean(bleu), 1),
+                chrf=round(statistics.mean(row.chrf for row in rows), 1),
+                nll=round(statistics.mean(row.nll or 0.0 for row in rows), 3),
+                seeds=len(rows),
+                bleu_range=(min(bleu), max(bleu)) if len(rows) > 1 else None,
+                entries=entries,
+                k=32,
+            )
+        )
+
+    def _nll(self, run: str, name: str, path: Path, options: str = "") -> float:
+        """Mean negative log-likelihood of the test references, nats per token."""
+        output = self.flow.run(
+            f"score-{run}",
+            f"fairseq-generate {quote(self.binary(name))} --user-dir {USER_DIR} --task translation_knn "
+            f"--path {quote(path)} --cpu --gen-subset test --score-reference --max-tokens 4096 --no-progress-bar "
+            f"{options}",
+        )
+        scores = [
+            float(score) for line in re.findall(r"^P-\d+\t(.*)$", output, re.MULTILINE) for score in line.split(" ")
+        ]
+        return round(-statistics.mean(scores) * math.log(2), 3)  # fairseq prints logarithms to the base 2
 
     @property
     def _task(self) -> str:
@@ -278,14 +355,20 @@ class Quickstart:
 def markdown(rows: list[dict]) -> str:
     """The table, what its splits mean, and the metrics' signatures."""
     lines = [
-        "| domain, split | system | BLEU | chrF | sentences | tokens/s | datastore entries | k, lambda, T |",
-        "|---|---|---:|---:|---:|---:|---:|---|",
+        "| domain, split | system | BLEU | chrF | NLL | sentences | tokens/s | datastore entries | k, lambda, T |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---|",
     ]
     for row in rows:
         store = f"{row['entries']:,}" if row["entries"] else ""
-        setting = f"{row['k']}, {row['knn_lambda']:g}, {row['temperature']:g}" if row["k"] else ""
+        setting = f"{row['k']}, {row['knn_lambda']:g}, {row['temperature']:g}" if row["knn_lambda"] else ""
+        if row["k"] and not setting:
+            setting = f"{row['k']}, learned"
+        bleu = f"{row['bleu']:.1f}"
+        if row["bleu_range"]:
+            bleu += " ({:.1f} to {:.1f})".format(*row["bleu_range"])
+        nll = f"{row['nll']:.3f}" if row["nll"] is not None else ""
         lines.append(
-            f"| {row['domain']}, {row['split']} | {row['system']} | {row['bleu']:.1f} | {row['chrf']:.1f} | "
+            f"| {row['domain']}, {row['split']} | {row['system']} | {bleu} | {row['chrf']:.1f} | {nll} | "
             f"{row['sentences']} | {row['tokens_per_s']:.0f} | {store} | {setting} |"
         )
     lines += [
@@ -296,6 +379,14 @@ def markdown(rows: list[dict]) -> str:
         "- it: the base's own domain; with the medical datastore and its lambda on, the model speaks medicine whatever "
         "it is given: use a datastore for text of its own domain."
     ]
+    trained = [row for row in rows if row["k"] and not row["knn_lambda"]]
+    if trained:
+        seeds = trained[0]["seeds"]
+        lines.append(
+            "- NLL: nats per token of the test references. k, lambda and T of kNN-MT were chosen on the validation text, "
+            "and adaptive kNN-MT and KSTER were trained on it"
+            + (f"; theirs are means of {seeds} seeds, with the range of BLEU." if seeds > 1 else ".")
+        )
     lines += ["", f"BLEU: {rows[0]['signature']}", ""]
     return "\n".join(lines)
 
@@ -314,9 +405,15 @@ def main() -> int:
         default=Path("results"),
         help="where the table goes (default: %(default)s)",
     )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=1,
+        help="trainings of every combiner, of which the table has the mean (default: %(default)s)",
+    )
     args = parser.parse_args()
     try:
-        Quickstart(args.work, args.results).run()
+        Quickstart(args.work, args.results, args.seeds).run()
     except CommandFailed as failure:
         print(f"quickstart: {failure}", file=sys.stderr)
         return 1
