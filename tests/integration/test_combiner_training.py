@@ -177,6 +177,14 @@ def test_the_command_line_wins_over_what_is_recorded(
     assert '"knn_k": 3' in run.closing_line
 
 
+def test_another_name_of_the_architecture(datastore: Path, tmp_path: Path) -> None:
+    """The published WMT19 models are a transformer_wmt_en_de_big; tutorials name transformer_wmt19_de_en."""
+    settings = (*SETTINGS["adaptive"], *ON_VALID, "--arch", "transformer_wmt19_de_en", "--max-update", 2)
+    assert toy.train_combiner(tmp_path, datastore, *settings).status == 0
+    assert checkpoint(tmp_path)["task_state"]["knn"]["base"]["architecture"] == toy.ARCHITECTURE
+    assert toy.generate_with(tmp_path / "checkpoint_best.pt").bleu > 36
+
+
 def test_an_ensemble_of_combiners(trained: dict[str, tuple[Path, cli.Run]]) -> None:
     names = [trained[name][0] / "checkpoint_best.pt" for name in ("adaptive", "kernel_smoothed")]
     run = toy.generate_with(":".join(map(str, names)))
@@ -210,7 +218,7 @@ def test_validate_scores_with_the_combiner(trained: dict[str, tuple[Path, cli.Ru
     ("arguments", "told"),
     [
         (("--knn-combiner", "vanilla"), "has nothing to train"),
-        (("--arch", "transformer_iwslt_de_en"), r"--arch is transformer_iwslt_de_en, but the base model .* is a "),
+        (("--arch", "transformer_align"), r"--arch is transformer_align, but the base model .* is a transformer: "),
         (("--finetune-from-model", "nowhere.pt"), "the base model nowhere.pt does not exist"),
         (("--knn-datastore-path", ""), "--knn-datastore-path is missing"),
         (("--store-ema",), "--store-ema averages all parameters"),
