@@ -6,6 +6,7 @@ from typing import Any
 
 from fairseq import checkpoint_utils
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.models import ARCH_MODEL_REGISTRY
 from torch import nn
 
 from fairseq_knn.errors import ConfigurationError
@@ -76,6 +77,11 @@ def read_base(path: str, remedy: str) -> BaseModel:
 def architecture(config: Any) -> str:
     """``--arch`` of a model's settings; those made for fairseq-hydra-train have a ``_name`` alone."""
     return str(getattr(config, "arch", None) or getattr(config, "_name", None))
+
+
+def same_model_class(one: str, other: str) -> bool:
+    """Whether two architectures are the same class with other dimensions, as ``transformer`` and its variants are."""
+    return ARCH_MODEL_REGISTRY.get(one, one) == ARCH_MODEL_REGISTRY.get(other, other)
 
 
 def check_fingerprint(model: nn.Module, expected: str, path: str) -> None:

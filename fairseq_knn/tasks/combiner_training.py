@@ -16,7 +16,7 @@ from fairseq_knn.combiners import TrainedCombiner
 from fairseq_knn.combiners.measuring import means
 from fairseq_knn.datastore import Datastore
 from fairseq_knn.errors import CombinerError, ConfigurationError
-from fairseq_knn.models.base_model import BaseModel, architecture, read_base
+from fairseq_knn.models.base_model import BaseModel, architecture, read_base, same_model_class
 from fairseq_knn.models.frozen_base import combiner_of, freeze
 from fairseq_knn.models.knn_decoder import Augmentation, augment, knn_decoder
 from fairseq_knn.models.training_step import TrainingStep
@@ -87,14 +87,16 @@ class CombinerTraining:
 
         Args:
             build: makes a model of its settings.
-            config: settings from the command line, of which the architecture's name must be the base's.
+            config: settings from the command line, of which the architecture must be of the base's class. The base's
+                own dimensions count: the published WMT19 models call themselves ``transformer_wmt_en_de_big``, and
+                everybody trains on them with ``--arch transformer_wmt19_de_en``.
             symbols: of the target dictionary.
 
         Raises:
             ConfigurationError, DatastoreError, CombinerError: base, datastore and settings do not go together.
         """
         base = read_base(self._base_path, "correct --finetune-from-model, or --knn-base-path if it has moved")
-        if architecture(config) != base.architecture:
+        if not same_model_class(architecture(config), base.architecture):
             raise ConfigurationError(
                 f"--arch is {architecture(config)}, but the base model {self._base_path} is a {base.architecture}: "
                 f"pass --arch {base.architecture}"

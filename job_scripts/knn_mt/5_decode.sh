@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Step 5: translates the test split, with the base model alone and with the datastore. An array: each task translates
-# its batches into $WORK/{base,knn}/part-TASK.txt, whose first line is the command. Started again, it skips parts that
-# are whole and were made by the same command from the same model and datastore.
+# its batches into $WORK/{base,knn}/part-TASK.txt (for knn the COMBINER, if it is trained), whose first line is the
+# command. Started again, it skips parts that are whole and were made by the same command from the same files.
 #SBATCH --job-name=knn_mt_decode
 #SBATCH --requeue
 #SBATCH --open-mode=append
@@ -13,7 +13,9 @@ here=$(dirname "${BASH_SOURCE[0]}")
 source "$here/common.sh"
 need BASE DATA
 
-if [[ $TUNE == yes ]]; then
+if [[ $COMBINER != vanilla ]]; then
+    [[ -e $TRAINED/finished.txt ]] || die "$TRAINED is not trained to the end: run 4_train.sh first"
+elif [[ $TUNE == yes ]]; then
     [[ -s $TUNED ]] || die "there is no $TUNED: run 4_tune.sh first, or set TUNE=no"
     read -ra neighbours <"$TUNED"
 else
@@ -23,21 +25,25 @@ fi
 
 decode() {
     local part=$WORK/$1/part-$task.txt
-    local command=(fairseq-generate "${MODEL[@]}" "${SHARE[@]}" --gen-subset test --beam "$BEAM" --lenpen "$LENPEN"
+    local command=(fairseq-generate "${TASK[@]}" --path "$2" "${SHARE[@]}" --gen-subset test --beam "$BEAM" --lenpen "$LENPEN"
         --max-len-a "$MAX_LEN_A" --max-len-b "$MAX_LEN_B" --max-tokens "$DECODE_MAX_TOKENS" "${TEXT_OPTIONS[@]}"
-        --knn-datastore-path "$STORE" "${@:2}" "${MODEL_OPTIONS[@]}")
+        "${@:3}" "${MODEL_OPTIONS[@]}")
     if [[ -e $part && $(head -n 1 "$part") == "${command[*]}" && $part -nt $BASE &&
-        $part -nt $STORE/manifest.json && $part -nt $STORE/index.json ]]; then
+        $part -nt $2 && $part -nt $STORE/manifest.json && $part -nt $STORE/index.json ]]; then
         echo "$part is there already"
         return
     fi
     echo "translating: $part"
     mkdir -p "$WORK/$1"
-    # Under another name until it is whole.
-    echo "${command[*]}" >"$part.partial"
-    "${command[@]}" >>"$part.partial"
-    mv "$part.partial" "$part"
+    # Under another name until it is whole; jobs of several combiners may translate with the base at the same time.
+    echo "${command[*]}" >"$part.$SYSTEM.partial"
+    "${command[@]}" >>"$part.$SYSTEM.partial"
+    mv "$part.$SYSTEM.partial" "$part"
 }
 
-decode base --knn-lambda 0 # the model alone, bit for bit
-decode knn --knn-nprobe "$NPROBE" "${neighbours[@]}"
+decode base "$BASE" --knn-datastore-path "$STORE" --knn-lambda 0 # the model alone, bit for bit
+if [[ $COMBINER == vanilla ]]; then
+    decode "$SYSTEM" "$BASE" --knn-datastore-path "$STORE" --knn-nprobe "$NPROBE" "${neighbours[@]}"
+else
+    decode "$SYSTEM" "$TRAINED/checkpoint_best.pt" # it knows base, datastore, k and NPROBE
+fi

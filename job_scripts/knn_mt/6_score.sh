@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Step 6: puts the parts of all array tasks together in the order of the test set, makes sure that no sentence is
-# missing, and scores the text: $WORK/{base,knn}.txt, $WORK/scores.txt.
+# missing, and scores the text: $WORK/{base,knn}.txt, $WORK/scores.txt; with a COMBINER that is trained its name is in
+# the place of knn, and the scores are in $WORK/scores.COMBINER.txt.
 #SBATCH --job-name=knn_mt_score
 #SBATCH --requeue
 set -euo pipefail
@@ -14,7 +15,8 @@ need REFERENCE
 sentences=$(awk 'END { print NR }' "$REFERENCE") # wc would not count a last line that does not end
 
 collect() {
-    local parts=$WORK/$1 command world rank part all=()
+    # Jobs of several combiners may collect the translations of the base at the same time.
+    local parts=$WORK/$1 numbered=$WORK/$1.txt.$SYSTEM.partial command world rank part all=()
     [[ -e $parts/part-0.txt ]] || die "there is no $parts/part-0.txt: run 5_decode.sh first"
     command=$(head -n 1 "$parts/part-0.txt")
     world=$(sed -E 's/.* --distributed-world-size ([0-9]+) .*/\1/' <<<"$command")
@@ -25,18 +27,19 @@ collect() {
             die "$part, one of $world, is missing or was made by another command: run 5_decode.sh again"
         all+=("$part")
     done
-    sed -n 's/^D-//p' "${all[@]}" | LC_ALL=C sort -n | cut -f 1,3 >"$parts.txt.partial"
+    sed -n 's/^D-//p' "${all[@]}" | LC_ALL=C sort -n | cut -f 1,3 >"$numbered"
     # Numbered from 0 without a gap, and as many as there are references.
-    cut -f 1 "$parts.txt.partial" | cmp -s - <(seq 0 $((sentences - 1))) ||
+    cut -f 1 "$numbered" | cmp -s - <(seq 0 $((sentences - 1))) ||
         die "the translations in $parts are not those of the $sentences sentences of $REFERENCE: some are missing," \
             "or it is the reference of another test set"
-    cut -f 2- "$parts.txt.partial" >"$parts.txt"
-    rm "$parts.txt.partial"
+    cut -f 2- "$numbered" >"$numbered.text"
+    mv "$numbered.text" "$parts.txt"
+    rm "$numbered"
 }
 
 collect base
-collect knn
-for system in base knn; do
+collect "$SYSTEM"
+for system in base "$SYSTEM"; do
     sacrebleu "$REFERENCE" -i "$WORK/$system.txt" -m bleu chrf -f text | sed "s/^/$system /"
-done | tee "$WORK/scores.txt.partial"
-mv "$WORK/scores.txt.partial" "$WORK/scores.txt"
+done | tee "$SCORES.partial"
+mv "$SCORES.partial" "$SCORES"

@@ -22,7 +22,14 @@ SETTINGS=$(realpath "$SETTINGS") # a bare name would be looked for in PATH, too
 source "$SETTINGS"
 need WORK
 # shellcheck disable=SC2034  # for the scripts
-STORE=$WORK/datastore TUNED=$WORK/tuned.txt
+STORE=$WORK/datastore TUNED=$WORK/tuned.txt TRAINED=$WORK/training/$COMBINER CONFIGS=${CONFIGS:-$here/../../configs/knn_mt}
+# What translations and scores are called: those of all combiners stand side by side.
+# shellcheck disable=SC2034
+case $COMBINER in
+vanilla) SYSTEM=knn SCORES=$WORK/scores.txt ;;
+adaptive | kernel_smoothed | robust) SYSTEM=$COMBINER SCORES=$WORK/scores.$COMBINER.txt ;;
+*) die "COMBINER is '$COMBINER', but must be vanilla, adaptive, kernel_smoothed or robust: correct it in $SETTINGS" ;;
+esac
 
 USER_DIR=$(fairseq-knn path) || die "fairseq-knn does not run: activate the environment fairseq_knn is installed in"
 
@@ -39,9 +46,10 @@ fi
 # fairseq-generate takes these as plain data sharding, for building and for decoding; no process group is made.
 # shellcheck disable=SC2034
 SHARE=(--distributed-world-size "$tasks" --distributed-rank "$task")
+TASK=("$DATA" --source-lang "$SOURCE" --target-lang "$TARGET" --user-dir "$USER_DIR" --task translation_knn
+    --no-progress-bar)
 # shellcheck disable=SC2034
-MODEL=("$DATA" --source-lang "$SOURCE" --target-lang "$TARGET" --user-dir "$USER_DIR" --task translation_knn
-    --path "$BASE" --no-progress-bar)
+MODEL=("${TASK[@]}" --path "$BASE")
 
 # Runs a command that goes on where it was when it is started again. Scripts that use it ask Slurm for USR1 two
 # minutes before the time limit (or preemption); then the job puts itself back into the queue.

@@ -4,10 +4,13 @@
 # (2020) with the WMT19 model. Fill in the paths; what follows them is published, or works as it is.
 #
 # Another domain:         DOMAIN=koran ./submit.sh
+# Another combiner:       COMBINER=adaptive ./submit.sh
 # Another settings file:  SETTINGS=my_settings.sh ./submit.sh     (a copy of this one)
 # docs/jobs.md explains the rest.
 
 DOMAIN=${DOMAIN:-it}
+# How neighbours become a distribution: vanilla, or adaptive, kernel_smoothed (KSTER), robust, which are trained first.
+COMBINER=${COMBINER:-vanilla}
 
 # --- Paths. They may contain $DOMAIN. ---------------------------------------------------------------------------
 
@@ -28,7 +31,7 @@ TARGET=en
 # sacremoses). For SentencePiece: (--remove-bpe sentencepiece).
 TEXT_OPTIONS=(--remove-bpe --tokenizer moses)
 
-# --- Neighbours: what was published for this base model ---------------------------------------------------------
+# --- Neighbours, vanilla: what was published for this base model ------------------------------------------------
 
 case $DOMAIN in
 # The README of adaptive kNN-MT (Zheng et al. 2021, arXiv 2105.13022) and the benchmark of knn-box. Table 9 of the
@@ -45,6 +48,25 @@ esac
 TUNE=no     # yes: 4_tune.sh chooses k, lambda and temperature on the validation split, and these are used
 NPROBE=32   # lists of the index that are searched, as in all those papers
 
+# --- Neighbours, combiners that are trained ---------------------------------------------------------------------
+
+# From knn-box's benchmark with this base model. k is the paper's one, too, for KSTER and robust kNN-MT; adaptive kNN-MT
+# chose it for each domain among 4, 8, 16 and 32.
+NOISE_BETA=''
+case $COMBINER/$DOMAIN in
+adaptive/it | adaptive/law) TRAIN_K=8 ;;
+adaptive/medical | adaptive/koran) TRAIN_K=16 ;;
+kernel_smoothed/*) TRAIN_K=16 ;;
+robust/koran) TRAIN_K=8 NOISE_BETA=10 ;;
+robust/*) TRAIN_K=8 NOISE_BETA=1000 ;;
+*) TRAIN_K='' ;; # nothing is published: write it here
+esac
+# All other settings of training are in CONFIGS/COMBINER.yaml, with their sources; empty: those of this project.
+CONFIGS=
+# Options of fairseq-hydra-train that change some of them. A base that is no Transformer: (model._name=ARCHITECTURE).
+# The published batch is that of one GPU; on 4: (dataset.batch_size=8), for KSTER ("optimization.update_freq=[9]").
+TRAIN_OPTIONS=()
+
 # --- Decoding, as published: move one of them and BLEU moves by up to two points -----------------------------------
 
 BEAM=4
@@ -57,7 +79,7 @@ MAX_LEN_B=10
 # Tokens in a batch: as many as fit. Must stay the same while a datastore is built: they move the last bits of keys.
 BUILD_MAX_TOKENS=8000
 DECODE_MAX_TOKENS=4096
-# More options for every run of the model; the same rule. On GPUs: (--fp16)
+# More options for every run of fairseq-generate; the same rule. On GPUs: (--fp16)
 MODEL_OPTIONS=()
 
 # --- Slurm; without it, one process does it all -------------------------------------------------------------------
@@ -69,4 +91,5 @@ MAX_RESTARTS=20  # how often a job that comes to its time limit puts itself into
 # Options of sbatch. SBATCH_PARTITION, SBATCH_ACCOUNT and the like in the environment work too.
 EVERY_JOB=()     # (--partition=NAME --account=NAME)
 MODEL_JOBS=()    # build, tune, decode: (--gres=gpu:1 --cpus-per-task=8 --mem=64G --time=8:00:00)
+TRAIN_JOB=()     # one node: (--gres=gpu:1 --cpus-per-task=8 --mem=64G --time=8:00:00)
 INDEX_JOB=()     # (--cpus-per-task=32 --mem=128G --time=8:00:00)

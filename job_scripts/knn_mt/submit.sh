@@ -3,17 +3,20 @@
 #
 #   ./submit.sh
 #   DOMAIN=koran ./submit.sh
+#   COMBINER=adaptive ./submit.sh
 #   SETTINGS=my_settings.sh ./submit.sh
 #
-# Again after a failure: what is done is skipped. The last job leaves the scores in $WORK/scores.txt.
+# Again after a failure: what is done is skipped. The last job leaves the scores in $WORK/scores.txt, with a combiner
+# that is trained in $WORK/scores.COMBINER.txt.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=common.sh
 source "$here/common.sh"
 need BASE DATA REFERENCE # now rather than hours later
+[[ $COMBINER == vanilla ]] || need TRAIN_K
 
 mkdir -p "$WORK/logs"
-export JOB_SCRIPTS=$here SETTINGS DOMAIN
+export JOB_SCRIPTS=$here SETTINGS DOMAIN COMBINER
 
 previous=''
 step() {
@@ -41,6 +44,10 @@ array() {
 [[ -z $TEXT ]] || step 1_binarise.sh
 array "$BUILD_TASKS" 2_build.sh "${MODEL_JOBS[@]}"
 step 3_index.sh "${INDEX_JOB[@]}"
-[[ $TUNE != yes ]] || step 4_tune.sh "${MODEL_JOBS[@]}"
+if [[ $COMBINER != vanilla ]]; then
+    step 4_train.sh "${TRAIN_JOB[@]}"
+elif [[ $TUNE == yes ]]; then
+    step 4_tune.sh "${MODEL_JOBS[@]}"
+fi
 array "$DECODE_TASKS" 5_decode.sh "${MODEL_JOBS[@]}"
 step 6_score.sh

@@ -153,6 +153,47 @@ def test_stock_options_of_checkpoints(datastore: Path, tmp_path: Path) -> None:
     assert toy.generate_with(tmp_path / "checkpoint_best.pt").bleu > 60
 
 
+def test_the_command_of_the_kster_tutorial(datastore: Path, tmp_path: Path) -> None:
+    """Its flags as they are, but for the task, the architecture of the toy base, and fewer and smaller updates."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    _forget_event_files()
+    save = tmp_path / "save"
+    done = cli.call(
+        "fairseq-train",
+        *(toy.DOMAIN, "--task", "translation_knn", "--arch", toy.ARCHITECTURE, "--user-dir", cli.PACKAGE, "--cpu"),
+        *("--knn-mode", "train", "--knn-datastore-path", datastore),
+        *("--knn-combiner", "kernel_smoothed", "--knn-k", 32, "--knn-cache", tmp_path / "cache"),
+        *("--train-subset", "train", "--valid-subset", "valid"),
+        *("--best-checkpoint-metric", "loss", "--patience", 30, "--max-epoch", 500, "--max-update", 4),
+        *("--finetune-from-model", toy.BASE),
+        *("--optimizer", "adam", "--adam-betas", "(0.9, 0.98)", "--clip-norm", 1.0),
+        *("--lr", 2e-4, "--lr-scheduler", "inverse_sqrt", "--warmup-updates", 200),
+        *("--criterion", "label_smoothed_cross_entropy", "--label-smoothing", 0.001),
+        *("--save-interval-updates", 2),
+        *("--no-epoch-checkpoints", "--no-last-checkpoints", "--no-save-optimizer-state"),
+        *("--tensorboard-logdir", save / "log", "--save-dir", save),
+        *("--max-tokens", 256, "--update-freq", 36, "--num-workers", 0, "--log-interval", 1),
+    )
+    assert done.status == 0, done.log[-2000:]
+    assert {path.name for path in save.glob("*.pt")} == {"checkpoint_1_2.pt", "checkpoint_best.pt", "checkpoint_2_4.pt"}
+    assert '"knn_k": 32' in toy.generate_with(save / "checkpoint_best.pt").closing_line
+    for split in ("valid", "train_inner"):
+        events = EventAccumulator(str(save / "log" / split)).Reload()
+        assert [event.step for event in events.Scalars("knn_lambda")][-1] == 4, split
+        assert all(0 < event.value < 1 for event in events.Scalars("knn_lambda")), split
+    _forget_event_files()
+
+
+def _forget_event_files() -> None:
+    """fairseq keeps them open for the rest of the process."""
+    from fairseq.logging import progress_bar
+
+    for writer in (progress_bar._tensorboard_writers or {}).values():
+        writer.close()
+    progress_bar._tensorboard_writers = {}
+
+
 def test_a_moved_base_and_a_changed_one(
     trained: dict[str, tuple[Path, cli.Run]], other_model: Path, datastore: Path, tmp_path: Path
 ) -> None:
@@ -175,6 +216,14 @@ def test_the_command_line_wins_over_what_is_recorded(
     run = toy.generate_with(path, "--knn-datastore-path", small_datastore, "--knn-k", 3)
     assert f"using {small_datastore}" in run.log
     assert '"knn_k": 3' in run.closing_line
+
+
+def test_another_name_of_the_architecture(datastore: Path, tmp_path: Path) -> None:
+    """The published WMT19 models are a transformer_wmt_en_de_big; tutorials name transformer_wmt19_de_en."""
+    settings = (*SETTINGS["adaptive"], *ON_VALID, "--arch", "transformer_wmt19_de_en", "--max-update", 2)
+    assert toy.train_combiner(tmp_path, datastore, *settings).status == 0
+    assert checkpoint(tmp_path)["task_state"]["knn"]["base"]["architecture"] == toy.ARCHITECTURE
+    assert toy.generate_with(tmp_path / "checkpoint_best.pt").bleu > 36
 
 
 def test_an_ensemble_of_combiners(trained: dict[str, tuple[Path, cli.Run]]) -> None:
@@ -210,7 +259,7 @@ def test_validate_scores_with_the_combiner(trained: dict[str, tuple[Path, cli.Ru
     ("arguments", "told"),
     [
         (("--knn-combiner", "vanilla"), "has nothing to train"),
-        (("--arch", "transformer_iwslt_de_en"), r"--arch is transformer_iwslt_de_en, but the base model .* is a "),
+        (("--arch", "transformer_align"), r"--arch is transformer_align, but the base model .* is a transformer: "),
         (("--finetune-from-model", "nowhere.pt"), "the base model nowhere.pt does not exist"),
         (("--knn-datastore-path", ""), "--knn-datastore-path is missing"),
         (("--store-ema",), "--store-ema averages all parameters"),

@@ -7,14 +7,18 @@ import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
+from fairseq_knn.combiners import COMBINERS
 from tests import cli, toy
 
 CONFIGS = sorted((cli.ROOT / "configs").rglob("*.yaml"))
 
-# What the toy base is; two updates on the CPU.
+# Two updates on the CPU.
 TINY = (
     *("common.cpu=true", "common.fp16=false", "optimization.max_update=2", "optimization.update_freq=[1]"),
     *("dataset.num_workers=0", "dataset.max_tokens=500"),
+)
+# What the toy base is. Combiners take the dimensions from its checkpoint.
+MODEL = (
     *(f"+model.{side}_layers=2" for side in ("encoder", "decoder")),
     *(f"+model.{side}_embed_dim=64" for side in ("encoder", "decoder")),
     *(f"+model.{side}_ffn_embed_dim=128" for side in ("encoder", "decoder")),
@@ -34,18 +38,23 @@ def required(path: Path) -> list[str]:
     return [f"{g}.{key}" for g, group in config.items() for key, value in group.items() if str(value).startswith(marks)]
 
 
+def trains_combiner(path: Path) -> bool:
+    return "knn_combiner" in OmegaConf.load(path).task
+
+
 def test_there_are_configurations() -> None:
-    assert CONFIGS
+    assert {OmegaConf.load(path).task.get("knn_combiner", "vanilla") for path in CONFIGS} == set(COMBINERS)
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, tuple[Path, cli.Run]]:
+def trained(datastore: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Path, tuple[Path, cli.Run]]:
     """Of every file: where it was trained, and how that ended. Two at a time: starting takes longest."""
 
     def train(path: Path, directory: Path) -> cli.Run:
         given = {
             "common.user_dir": cli.PACKAGE,
             "task.data": toy.DOMAIN,
+            "task.knn_datastore_path": datastore,
             "checkpoint.save_dir": "checkpoints",
             "checkpoint.finetune_from_model": toy.BASE,
         }
@@ -54,6 +63,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, tuple[Path, 
             *("--config-dir", path.parent, "--config-name", path.stem),
             *(f"{key}={given[key]}" for key in required(path)),
             *TINY,
+            *(() if trains_combiner(path) else MODEL),
             directory=directory,
         )
 
@@ -73,6 +83,10 @@ def test_two_updates(path: Path, trained: dict[Path, tuple[Path, cli.Run]]) -> N
     assert "num_updates 2" in log
     if "checkpoint.finetune_from_model" in required(path):
         assert f"loading pretrained model from {toy.BASE}" in log
+    if trains_combiner(path):
+        assert "'valid' is cached" in log
+        alone = toy.generate_with(directory / "checkpoints" / "checkpoint_best.pt")
+        assert f'"knn_k": {OmegaConf.load(path).task.get("knn_k", 8)}' in alone.closing_line
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=name)

@@ -20,6 +20,11 @@ SCRIPTS = cli.ROOT / "job_scripts" / "knn_mt"
 STEPS = sorted(path.name for path in SCRIPTS.glob("[0-9]_*.sh"))
 SENTENCES = 40  # of the test split: two batches of at most 300 tokens
 OPTIONS = "(--num-workers 0 --knn-shard-sentences 100)"  # three shards
+UPDATES = 30  # of a combiner, eight sentences each
+TRAINING = (
+    "(common.cpu=true dataset.num_workers=0 dataset.batch_size=8 optimization.lr=[0.01] "
+    f"optimization.max_update={UPDATES})"
+)
 
 # What sbatch, Slurm and a node do with a job or an array, at once: a copy of the script elsewhere, the variables, tasks
 # side by side whose numbers do not begin with 0. It notes how it was called.
@@ -131,12 +136,26 @@ def plain(tmp_path_factory: pytest.TempPathFactory, programs: Path, text: Path) 
         TUNE="yes",
         DECODE_MAX_TOKENS=300,
         MODEL_OPTIONS=OPTIONS,
+        TRAIN_OPTIONS=TRAINING,
     )
     jobs = Jobs(file, str(programs))
     done = jobs.run("submit.sh")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert re.findall(r"^--- (.*)$", done.stdout, re.MULTILINE) == STEPS
+    assert steps(done) == [step for step in STEPS if step != "4_train.sh"]
     return jobs
+
+
+def steps(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """What submit.sh ran."""
+    return re.findall(r"^--- (.*)$", done.stdout, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def combined(plain: Jobs) -> subprocess.CompletedProcess[str]:
+    """The same chain again with a combiner that is trained."""
+    done = plain.run("submit.sh", COMBINER="adaptive")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
 
 
 @pytest.fixture(scope="module")
@@ -165,16 +184,54 @@ def array(tmp_path_factory: pytest.TempPathFactory, plain: Jobs, programs: Path,
     return jobs
 
 
-def test_scores(plain: Jobs) -> None:
-    work = plain.settings.parent / "it"
-    scores = (work / "scores.txt").read_text().splitlines()
+def assert_scores(work: Path, file: str, system: str) -> None:
+    scores = (work / file).read_text().splitlines()
     assert [line.split("|")[0].split() for line in scores] == [
-        [system, metric] for system in ("base", "knn") for metric in ("BLEU", "chrF2")
+        [one, metric] for one in ("base", system) for metric in ("BLEU", "chrF2")
     ]
     assert all("version:" in line for line in scores)
     bleu = [float(re.search(r" = ([\d.]+)", line)[1]) for line in scores]
     assert bleu[2] > bleu[0] + 10  # the datastore helps
-    assert len((work / "knn.txt").read_text().splitlines()) == SENTENCES
+    assert len((work / f"{system}.txt").read_text().splitlines()) == SENTENCES
+
+
+def test_scores(plain: Jobs) -> None:
+    assert_scores(plain.settings.parent / "it", "scores.txt", "knn")
+
+
+def test_a_trained_combiner(plain: Jobs, combined: subprocess.CompletedProcess[str]) -> None:
+    """What does not depend on the combiner is not done again, and the scores stand beside those of vanilla."""
+    assert steps(combined) == [step for step in STEPS if step != "4_tune.sh"]
+    for told in ("finished already", "base/part-0.txt is there already", "adaptive/part-0.txt"):
+        assert told in combined.stdout
+    work = plain.settings.parent / "it"
+    assert_scores(work, "scores.adaptive.txt", "adaptive")
+    command = (work / "adaptive" / "part-0.txt").read_text().partition("\n")[0]
+    assert f"--path {work}/training/adaptive/checkpoint_best.pt" in command
+    assert str(work / "datastore") not in command
+    assert [path.name for path in work.rglob("*.partial*")] == []
+
+
+def test_training_goes_on_where_it_was(plain: Jobs, combined: subprocess.CompletedProcess[str], tmp_path: Path) -> None:
+    done = plain.run("4_train.sh", COMBINER="adaptive")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "finished already" in done.stdout
+
+    shutil.copytree(plain.settings.parent / "it", tmp_path / "it")
+    trained = tmp_path / "it" / "training" / "adaptive"
+    more = Jobs(settings_of(plain, tmp_path), plain.path)
+    more.settings.write_text(more.settings.read_text().replace(f"max_update={UPDATES}", f"max_update={UPDATES + 5}"))
+    assert_one_sentence(more.run("4_train.sh", COMBINER="adaptive"), r"was trained by another command .*: delete it")
+    (trained / "finished.txt").unlink()  # as in a training that was interrupted
+    assert_one_sentence(more.run("5_decode.sh", COMBINER="adaptive"), r"not trained to the end: run 4_train.sh first$")
+    done = more.run("4_train.sh", COMBINER="adaptive")
+    assert done.returncode == 0, done.stderr[-3000:]
+    log = (trained / "hydra_train.log").read_text()
+    resumed = log[log.rindex("Loaded checkpoint") :]  # the first time: the base
+    assert f"@ {UPDATES} updates" in resumed
+    assert f"num_updates: {UPDATES + 5} >= max_update" in resumed
+    assert "retrieving for" not in resumed
+    assert (trained / "finished.txt").exists()
 
 
 def test_an_array_gives_what_one_process_gives(plain: Jobs, array: Jobs) -> None:
@@ -199,6 +256,20 @@ def test_how_jobs_are_submitted(array: Jobs) -> None:
         assert "--partition=toy" in call
         assert ("--array=" in call) == (scripts[number] in ("2_build.sh", "5_decode.sh"))
         assert (f"--dependency=afterok:{number} " in call) == (number > 0)  # without ';toy'
+
+
+def test_how_training_is_submitted(programs: Path, tmp_path: Path) -> None:
+    command(tmp_path / "slurm", "sbatch", f'#!/bin/sh\necho "$*" >>{tmp_path}/calls\nwc -l <{tmp_path}/calls\n')
+    values = {"BASE": toy.BASE, "DATA": toy.DOMAIN, "REFERENCE": "test.en", "WORK": tmp_path / "work"}
+    file = settings(tmp_path / "settings.sh", **values, TRAIN_JOB="(--gres=gpu:4)")
+    jobs = Jobs(file, f"{tmp_path / 'slurm'}:{programs}")
+    assert jobs.run("submit.sh", COMBINER="robust", DOMAIN="koran").returncode == 0
+    calls = (tmp_path / "calls").read_text().splitlines()
+    scripts = ["2_build.sh", "3_index.sh", "4_train.sh", "5_decode.sh", "6_score.sh"]
+    assert [Path(call.split()[-1]).name for call in calls] == scripts
+    for number, call in enumerate(calls):
+        assert (f"--dependency=afterok:{number} " in call) == (number > 0)
+        assert ("--gres=gpu:4" in call) == (scripts[number] == "4_train.sh")
 
 
 def test_what_is_done_is_skipped(plain: Jobs) -> None:
@@ -259,8 +330,17 @@ def test_no_such_settings_file(programs: Path, tmp_path: Path) -> None:
 
 
 def test_unknown_domains_need_values(programs: Path, tmp_path: Path) -> None:
-    jobs = Jobs(settings(tmp_path / "settings.sh", WORK=tmp_path, BASE=toy.BASE, DATA=toy.DOMAIN), str(programs))
+    values = {"WORK": tmp_path, "BASE": toy.BASE, "DATA": toy.DOMAIN, "REFERENCE": "test.en"}
+    jobs = Jobs(settings(tmp_path / "settings.sh", **values), str(programs))
     assert_one_sentence(jobs.run("5_decode.sh", DOMAIN="patents"), "K is empty")
+    for script in ("submit.sh", "4_train.sh"):
+        assert_one_sentence(jobs.run(script, DOMAIN="patents", COMBINER="adaptive"), "TRAIN_K is empty")
+
+
+def test_combiners_that_cannot_be_trained(programs: Path, tmp_path: Path) -> None:
+    jobs = Jobs(settings(tmp_path / "settings.sh", WORK=tmp_path, BASE=toy.BASE, DATA=toy.DOMAIN), str(programs))
+    assert_one_sentence(jobs.run("4_train.sh"), "vanilla combiner has nothing to train")
+    assert_one_sentence(jobs.run("4_train.sh", COMBINER="kster"), "COMBINER is 'kster', but must be vanilla, adaptive,")
 
 
 def test_published_values(tmp_path: Path) -> None:
@@ -277,25 +357,45 @@ def test_published_values(tmp_path: Path) -> None:
     }
 
 
+def test_published_values_of_combiners(tmp_path: Path) -> None:
+    published = {}
+    for combiner in ("adaptive", "kernel_smoothed", "robust"):
+        for domain in ("it", "medical", "law", "koran"):
+            show = f"COMBINER={combiner} DOMAIN={domain}; source {SCRIPTS / 'settings.sh'}; echo $TRAIN_K $NOISE_BETA"
+            published[combiner, domain] = subprocess.check_output(["bash", "-c", show], text=True).strip()
+    assert [published["adaptive", domain] for domain in ("it", "medical", "law", "koran")] == ["8", "16", "8", "16"]
+    assert {published["kernel_smoothed", domain] for domain in ("it", "medical", "law", "koran")} == {"16"}
+    assert [published["robust", domain] for domain in ("it", "medical", "law")] == ["8 1000"] * 3
+    assert published["robust", "koran"] == "8 10"
+
+
+ONE_OF_AN_ARRAY = {"SLURM_ARRAY_JOB_ID": 7, "SLURM_ARRAY_TASK_ID": 1, "SLURM_ARRAY_TASK_COUNT": 2}
+
+
 @pytest.mark.parametrize(
-    ("variables", "job"),
-    [({"SLURM_ARRAY_JOB_ID": 7, "SLURM_ARRAY_TASK_ID": 1, "SLURM_ARRAY_TASK_COUNT": 2}, "7_1"), ({}, "7")],
+    ("script", "program", "variables", "job"),
+    [
+        ("2_build.sh", "fairseq-generate", ONE_OF_AN_ARRAY, "7_1"),
+        ("2_build.sh", "fairseq-generate", {}, "7"),
+        ("4_train.sh", "fairseq-hydra-train", {"COMBINER": "robust"}, "7"),
+    ],
 )
-def test_a_build_out_of_time_queues_itself_again(
-    variables: dict[str, object], job: str, programs: Path, tmp_path: Path
+def test_what_is_out_of_time_queues_itself_again(
+    script: str, program: str, variables: dict[str, object], job: str, programs: Path, tmp_path: Path
 ) -> None:
     slurm = tmp_path / "slurm"
     command(slurm, "scontrol", f'#!/bin/sh\necho "$*" >{slurm}/scontrol.txt\n')
-    command(slurm, "fairseq-generate", f"#!/bin/sh\ntouch {slurm}/started\nexec sleep 60\n")
+    command(slurm, program, f"#!/bin/sh\ntouch {slurm}/started\nexec sleep 60\n")
     file = settings(tmp_path / "settings.sh", WORK=tmp_path / "it", BASE=toy.BASE, DATA=toy.DOMAIN)
     jobs = Jobs(file, f"{slurm}:{programs}")
     environment = jobs.environment({"SLURM_JOB_ID": 7, **variables})
-    with subprocess.Popen([SCRIPTS / "2_build.sh"], env=environment, cwd=tmp_path, stdout=subprocess.PIPE) as build:
-        while not (slurm / "started").exists() and build.poll() is None:
+    with subprocess.Popen([SCRIPTS / script], env=environment, cwd=tmp_path, stdout=subprocess.PIPE) as running:
+        while not (slurm / "started").exists() and running.poll() is None:
             time.sleep(0.05)
-        build.send_signal(signal.SIGUSR1)
-        output, _ = build.communicate(timeout=20)
-    assert build.returncode == 0
+        running.send_signal(signal.SIGUSR1)
+        output, _ = running.communicate(timeout=20)
+    assert running.returncode == 0
+    assert not (tmp_path / "it" / "training" / "robust" / "finished.txt").exists()
     assert (slurm / "scontrol.txt").read_text() == f"requeue {job}\n"
     assert b"back into the queue" in output
 

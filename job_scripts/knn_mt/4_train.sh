@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Step 4, with a COMBINER that is trained: trains it on top of the base model, which stays as it is, with the settings of
+# $CONFIGS and TRAIN_OPTIONS. All GPUs it is shown are used. Started again, it goes on where it was. In the end
+# $WORK/training/COMBINER/checkpoint_best.pt is all that decoding needs.
+#SBATCH --job-name=knn_mt_train
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --signal=B:USR1@120
+set -euo pipefail
+# sbatch runs a copy of this file elsewhere: the folder is then $JOB_SCRIPTS (submit.sh), or where sbatch was called.
+here=$(dirname "${BASH_SOURCE[0]}")
+[[ -e $here/common.sh ]] || here=${JOB_SCRIPTS:-${SLURM_SUBMIT_DIR:-.}}
+# shellcheck source-path=SCRIPTDIR source=common.sh
+source "$here/common.sh"
+need BASE DATA
+[[ $COMBINER != vanilla ]] || die "a vanilla combiner has nothing to train: set COMBINER, or tune it with 4_tune.sh"
+need TRAIN_K
+
+# As hydra reads it, with all characters a path may have.
+given() {
+    echo "$1='${2//\'/\\\'}'"
+}
+
+case $COMBINER in
+kernel_smoothed) k=knn_k ;;
+*) k=knn_max_k ;;
+esac
+command=(fairseq-hydra-train --config-dir "$CONFIGS" --config-name "$COMBINER"
+    "$(given common.user_dir "$USER_DIR")" "$(given checkpoint.finetune_from_model "$BASE")"
+    "$(given task.data "$DATA")" "task.source_lang=$SOURCE" "task.target_lang=$TARGET"
+    "$(given task.knn_datastore_path "$STORE")" "++task.knn_nprobe=$NPROBE" "task.$k=$TRAIN_K"
+    ${NOISE_BETA:+"task.knn_noise_beta=$NOISE_BETA"} "$(given checkpoint.save_dir "$TRAINED")" "${TRAIN_OPTIONS[@]}")
+
+if [[ -e $TRAINED/finished.txt ]]; then
+    [[ $(<"$TRAINED/finished.txt") == "${command[*]}" ]] ||
+        die "$TRAINED was trained by another command (finished.txt): delete it to train anew, or only that file to" \
+            "train on"
+    echo "$TRAINED is finished already"
+    exit
+fi
+resumable "${command[@]}"
+[[ -e $TRAINED/checkpoint_best.pt ]] || die "nothing was validated: there is no $TRAINED/checkpoint_best.pt"
+echo "${command[*]}" >"$TRAINED/finished.txt.partial"
+mv "$TRAINED/finished.txt.partial" "$TRAINED/finished.txt"
