@@ -90,7 +90,7 @@ def run(
     """Run an installed program in a process of its own.
 
     Args:
-        program: name of a console script (``fairseq-generate``), or ``python``.
+        program: name of a console script (``fairseq-generate``), ``python`` or ``bash``.
         arguments: its arguments.
         stdin: what is piped into it.
         environment: variables to add.
@@ -133,10 +133,14 @@ def started(program: str, *arguments: object) -> Iterator[subprocess.Popen[bytes
         process.wait()
 
 
+def scripts() -> Path:
+    """Where the installed programs are."""
+    return Path(sysconfig.get_path("scripts"))
+
+
 def _command(program: str, arguments: tuple[object, ...]) -> list[str]:
-    scripts = Path(sysconfig.get_path("scripts"))
-    first = sys.executable if program == "python" else str(scripts / program)
-    return [first, *map(str, arguments)]
+    others = {"python": sys.executable, "bash": "bash"}
+    return [others.get(program) or str(scripts() / program), *map(str, arguments)]
 
 
 def call(program: str, *arguments: object) -> Run:

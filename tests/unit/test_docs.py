@@ -1,18 +1,22 @@
 """The documentation says what the code does."""
 
 import importlib
+import inspect
 import json
 import re
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 from fairseq_knn.cli.main import COMMANDS
+from fairseq_knn.combiners import AdaptiveCombiner, KernelSmoothedCombiner, RobustCombiner
+from fairseq_knn.combiners.kernel_smoothed import KERNELS
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 
 
 def documented_flags() -> dict[str, str]:
@@ -20,12 +24,36 @@ def documented_flags() -> dict[str, str]:
     return {flag: default.strip() for flag, default in rows}
 
 
-def test_flags_page_lists_every_flag_with_its_default() -> None:
-    from fairseq_knn.tasks.knn_config import KnnConfig
+def default_settings() -> dict[str, Any]:
+    """What every flag is that nobody gives; ``None`` where that depends on more."""
+    from fairseq_knn.tasks.knn_config import DEFAULT_K, KnnConfig, complete
 
-    documented = documented_flags()
-    settings = {f"--{f.name.replace('_', '-')}": f.default for f in fields(KnnConfig) if f.name.startswith("knn_")}
+    config = complete(KnnConfig())
+    settings = {f.name: getattr(config, f.name) for f in fields(KnnConfig) if f.name.startswith("knn_")}
+
+    def of(combiner: type, argument: str) -> Any:
+        return inspect.signature(combiner).parameters[argument].default
+
+    def kind(trainable: bool) -> str:
+        return "trainable" if trainable else "fixed"
+
+    settings |= {
+        "knn_k": DEFAULT_K,
+        # Combiners have defaults of their own.
+        "knn_kernel": of(KernelSmoothedCombiner, "kernel"),
+        "knn_adaptive_form": of(AdaptiveCombiner, "form"),
+        "knn_k_type": kind(of(AdaptiveCombiner, "k") is None),
+        "knn_lambda_type": kind(of(AdaptiveCombiner, "weight") is None),
+        "knn_temperature_type": kind(of(AdaptiveCombiner, "temperature") is None),
+        "knn_noise_beta": of(RobustCombiner, "beta"),
+    }
+    return {f"--{name.replace('_', '-')}": default for name, default in settings.items()}
+
+
+def test_flags_page_lists_every_flag_with_its_default() -> None:
+    documented, settings = documented_flags(), default_settings()
     assert documented.keys() == settings.keys()
+    assert documented["--knn-bandwidth"] == ", ".join(f"{start:g} (`{kernel}`)" for kernel, start in KERNELS.items())
     for flag, default in settings.items():
         told = documented[flag]
         if default is False:
@@ -40,10 +68,19 @@ def test_flags_page_lists_every_command() -> None:
         assert re.search(rf"^\| `{command.NAME}[ `]", page, re.MULTILINE), command.NAME
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def sections(page: Path) -> set[str]:
+    """The anchors of a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^a-z0-9 _-]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-        assert (page.parent / target).exists(), target
+    for target, section in re.findall(r"\]\(([^)#:]+)(?:#([^)]+))?\)", page.read_text()):
+        linked = page.parent / target
+        assert linked.exists(), target
+        if section:
+            assert section in sections(linked), f"{target}#{section}"
 
 
 def example(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
