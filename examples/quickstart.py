@@ -383,8 +383,8 @@ def markdown(rows: list[dict]) -> str:
     if trained:
         seeds = trained[0]["seeds"]
         lines.append(
-            "- NLL: nats per token of the test references. k, lambda and T of kNN-MT were chosen on the validation text, "
-            "and adaptive kNN-MT and KSTER were trained on it"
+            "- NLL: nats per token of the test references. k, lambda and T of kNN-MT were chosen on the validation "
+            "text, and adaptive kNN-MT and KSTER were trained on it"
             + (f"; theirs are means of {seeds} seeds, with the range of BLEU." if seeds > 1 else ".")
         )
     lines += ["", f"BLEU: {rows[0]['signature']}", ""]

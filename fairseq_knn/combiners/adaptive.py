@@ -88,7 +88,10 @@ class AdaptiveCombiner(TrainedCombiner):
         sets = max_k.bit_length()  # 1, 2, 4, ..., K
         if form == "joint":
             if temperature is None or k is not None or weight is not None:
-                raise ConfigurationError("the joint form has a fixed temperature and learns k and lambda together")
+                raise ConfigurationError(
+                    "the joint form of adaptive kNN-MT has a fixed temperature and learns k and lambda together: choose "
+                    "--knn-adaptive-form separate, where each can be learned or fixed"
+                )
             self.to_choice = self._network(sets + 1)
         else:
             self.to_k = self._network(sets) if k is None else None

@@ -16,12 +16,14 @@ class CombinerSizes:
         query_dim: dimension of queries and keys, d.
         probability_dim: size of the vocabulary, V.
         options: what else was asked for, by name; every combiner has its own and its own defaults for what is not here.
+        called: what the user calls the options, for messages, if not by name.
     """
 
     k: int
     query_dim: int
     probability_dim: int
     options: Mapping[str, Any] = field(default_factory=dict)
+    called: Mapping[str, str] = field(default_factory=dict)
 
     def arguments(self, kind: str, **known: str) -> dict[str, Any]:
         """The options as a combiner's arguments.
@@ -35,9 +37,11 @@ class CombinerSizes:
         """
         for option in self.options:
             if option not in known:
+                names = [self.called.get(name, name) for name in known if not self.called or name in self.called]
+                told = self.called.get(option, option)
                 raise ConfigurationError(
-                    f"{option} is {self.options[option]!r}, but the {kind} combiner has "
-                    f"{'only ' + ', '.join(known) if known else 'no options'}: leave {option} out, or choose a "
-                    "combiner that has it"
+                    f"{told} is {self.options[option]!r}, but the {kind} combiner has "
+                    f"{'only ' + ', '.join(names) if names else 'no options'}: leave {told} out, or choose a combiner "
+                    "that has it"
                 )
         return {known[option]: value for option, value in self.options.items()}

@@ -67,6 +67,11 @@ class CombinerTraining:
                 "--knn-combiner-path names a combiner that is trained already, but --knn-mode train makes a new one: "
                 "leave it out"
             )
+        if self._config.knn_skip_threshold is not None:
+            raise ConfigurationError(
+                "--knn-skip-threshold spares searches in translation, but a combiner learns from all positions: leave it "
+                "out, and pass it to fairseq-generate"
+            )
         moved, named = self._config.knn_base_path, getattr(stock, "finetune_from_model", None)
         if moved is None and not isinstance(named, str):
             raise ConfigurationError(
@@ -122,8 +127,8 @@ class CombinerTraining:
         combiner = combiner_of(model)
         parameters = sum(parameter.numel() for parameter in combiner.parameters())
         logger.info(
-            f"training a {combiner.kind} combiner of {parameters:,} parameters on {base.path} "
-            f"({short(self._reference['fingerprint'])}, frozen)"
+            f"training {parameters:,} parameters of the combiner {combiner.kind}; the base model {base.path} "
+            f"({short(self._reference['fingerprint'])}) is frozen"
         )
 
     @property
@@ -136,7 +141,7 @@ class CombinerTraining:
         if self._made is None:
             retriever = open_retriever(self._stores, self._config, self._combiner, training=True)
             project = knn_decoder(self._model).knn_project
-            self._made = Augmentation(self._combiner, retriever, self._config.knn_skip_threshold, project)
+            self._made = Augmentation(self._combiner, retriever, project=project)
         return self._made
 
     # --- data -------------------------------------------------------------------------------------

@@ -56,9 +56,26 @@ def fresh_combiner(given: KnnConfig, query_dim: int, vocabulary: int) -> Trained
             f"a {kind.kind} combiner has nothing to train: choose --knn-combiner among {trained}, or find the best k, "
             "lambda and temperature with `fairseq-knn tune`"
         )
-    k_is_option = given.knn_k_type == "fixed"
-    k = given.knn_max_k or (None if k_is_option else given.knn_k) or DEFAULT_K
-    return kind.fresh(CombinerSizes(k, query_dim, vocabulary, _options(given)))
+    asked = {given.knn_max_k} if given.knn_k_type == "fixed" else {given.knn_max_k, given.knn_k}
+    counts = asked - {None}
+    if len(counts) > 1:
+        raise ConfigurationError(
+            f"--knn-k is {given.knn_k} and --knn-max-k {given.knn_max_k}, but both say how many neighbours the combiner is "
+            "trained with: pass one of them"
+        )
+    k = counts.pop() if counts else DEFAULT_K
+    return kind.fresh(CombinerSizes(int(k or DEFAULT_K), query_dim, vocabulary, _options(given), _FLAGS))
+
+
+_FLAGS = {
+    "form": "--knn-adaptive-form",
+    "kernel": "--knn-kernel",
+    "bandwidth": "--knn-bandwidth",
+    "beta": "--knn-noise-beta",
+    "temperature": "--knn-temperature",
+    "fixed_k": "--knn-k-type fixed",
+    "weight": "--knn-lambda-type fixed",
+}
 
 
 def _options(given: KnnConfig) -> dict[str, object]:

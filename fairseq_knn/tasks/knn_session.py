@@ -330,7 +330,7 @@ def open_retriever(
 
 def number_of_neighbours(config: KnnConfig, combiner: Combiner) -> int:
     """How many to retrieve: as many as the combiner can take alone, as given, as it was trained with, or 8."""
-    return int(combiner.max_k or config.knn_k or combiner.usual_k or DEFAULT_K)
+    return int(combiner.max_k or config.knn_k or config.knn_max_k or combiner.usual_k or DEFAULT_K)
 
 
 def _path(config: KnnConfig) -> str:

@@ -46,6 +46,7 @@ class KnnTask:
         self._build: DatastoreBuild | None = None
         self._stored_settings = False
         self.knn_training: CombinerTraining | None = None
+        self._valid_iterators: dict[Any, Any] = {}
         self._reference: dict[str, Any] | None = None  # of the checkpoint that is loaded next
 
     @classmethod
@@ -194,7 +195,10 @@ class KnnTask:
         kwargs["required_batch_size_multiple"] = 1
         if self.knn_training is not None:
             # Stock keeps one iterator per dataset; training and validating on the same split needs two.
-            kwargs["disable_iterator_cache"] = True
+            if dataset not in self._valid_iterators:
+                kwargs["disable_iterator_cache"] = True
+                self._valid_iterators[dataset] = stock(dataset, *args, **kwargs)
+            return self._valid_iterators[dataset]
         if not self.knn.serving:
             return stock(dataset, *args, **kwargs)
         split = next((name for name, data in self.datasets.items() if data is dataset), None)  # type: ignore[attr-defined]
