@@ -10,6 +10,7 @@ from quickstart import Quickstart
 from workflow import CommandFailed, Workflow
 
 from benchmarks import ROOT, building, decoding, growth, machine, small
+from benchmarks.combiners import Combiners
 from benchmarks.large import LargeSetting
 from benchmarks.rounds import Meter
 from benchmarks.table import markdown, with_table
@@ -23,12 +24,16 @@ def measure(work: Path, quickstart: Path, rounds: int, prefix: str, factor: int)
     corpora = (steps.text(name) for name in ("it", "religious", "medical-random"))
     settings.append(LargeSetting(work / "large", flow, *corpora).prepare())
     meter = Meter(work / "measured", flow.environment, rounds, prefix)
+    combiners = [Combiners(setting, work, flow, meter) for setting in settings]
     return {
         "machine": machine.describe(),
         "prefix": prefix,
         "settings": {setting.name: setting.description for setting in settings},
         "decoding": [row for setting in settings for row in decoding.compare(setting, flow, meter)],
         "building": [building.compare(setting, work, meter) for setting in settings],
+        "training": [row for each in combiners for row in each.train()],
+        "combiners": [row for each in combiners for row in each.translate()],
+        "checkpoints": [row for each in combiners for row in each.sizes()],
         "search": growth.compare(settings[-1], factor, flow, meter),
     }
 

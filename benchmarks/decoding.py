@@ -12,11 +12,11 @@ from benchmarks.setting import Setting
 from benchmarks.stock_output import LOADING, read_run, require_equal
 
 _LENGTH = 25  # of every hypothesis, EOS not counted: equal work for all
-_OPTIONS = (
+OPTIONS = (
     f"--gen-subset test --beam 4 --batch-size 32 --required-batch-size-multiple 1 --min-len {_LENGTH} --max-len-a 0 "
     f"--max-len-b {_LENGTH}"
 )
-_KNN = "--knn-k 8 --knn-lambda 0.5 --knn-temperature 10"
+KNN = "--knn-k 8 --knn-lambda 0.5 --knn-temperature 10"
 _KNNBOX_NPROBE = "--knn-nprobe 32"
 BASE, AUTO, KNNBOX = "base", "kNN-MT", "kNN-MT, index of knn-box"
 
@@ -32,11 +32,11 @@ def compare(setting: Setting, flow: Workflow, meter: Meter) -> list[dict[str, An
     stores = {AUTO: setting.store, KNNBOX: _with_index_of_knnbox(setting, flow)}
     # A system is a name and the options it has beyond those of all.
     systems = {
-        AUTO: f"--knn-datastore-path {quote(stores[AUTO])} {_KNN}",
-        KNNBOX: f"--knn-datastore-path {quote(stores[KNNBOX])} {_KNN} {_KNNBOX_NPROBE}",
+        AUTO: f"--knn-datastore-path {quote(stores[AUTO])} {KNN}",
+        KNNBOX: f"--knn-datastore-path {quote(stores[KNNBOX])} {KNN} {_KNNBOX_NPROBE}",
     }
-    commands = {BASE: setting.generate(setting.data, "translation", _OPTIONS)} | {
-        name: setting.generate(setting.data, "translation_knn", f"{_OPTIONS} {options}")
+    commands = {BASE: setting.generate(setting.data, "translation", OPTIONS)} | {
+        name: setting.generate(setting.data, "translation_knn", f"{OPTIONS} {options}")
         for name, options in systems.items()
     }
     results = meter.measure(f"decoding-{setting.name}", commands, read_run, after=LOADING)

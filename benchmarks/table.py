@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from benchmarks.combiners import VANILLA
+
 BEGIN, END = "<!-- benchmarks -->\n", "<!-- /benchmarks -->"
 
 Row = dict[str, Any]
@@ -24,6 +26,16 @@ def markdown(results: dict[str, Any]) -> str:
             "### Translating",
             "",
             *_decoding(results["decoding"]),
+            "",
+            "### Translating with trained combiners",
+            "",
+            *_combiners(results["combiners"]),
+            "",
+            "### Training combiners",
+            "",
+            *_training(results["training"]),
+            "",
+            *_checkpoints(results["checkpoints"]),
             "",
             "### Building a datastore",
             "",
@@ -63,6 +75,42 @@ def _decoding(rows: list[Row]) -> list[str]:
             f"| {row['setting']} | {entries} | {row['system']} | {index} | {nprobe} | {recall} | {search} | "
             f"{row['tokens_per_s']['median']:.0f} | {_ratio(row['ratio']) if index else '1'} |"
         )
+    return lines
+
+
+def _combiners(rows: list[Row]) -> list[str]:
+    lines = [
+        "| setting | combiner | ms per search | tokens/s | speed, vanilla = 1 |",
+        "|---|---|---:|---:|---:|",
+    ]
+    for row in rows:
+        ratio = "1" if row["system"] == VANILLA else _ratio(row["ratio"])
+        lines.append(
+            f"| {row['setting']} | {row['system']} | {row['search_ms']['median']:.1f} | "
+            f"{row['tokens_per_s']['median']:.0f} | {ratio} |"
+        )
+    return lines
+
+
+def _training(rows: list[Row]) -> list[str]:
+    lines = [
+        "| setting | combiner | updates/s without cache | updates/s cached | speed, without = 1 |",
+        "|---|---|---:|---:|---:|",
+    ]
+    for row in rows:
+        plain, cached = row["updates_per_s"].values()
+        lines.append(
+            f"| {row['setting']} | {row['combiner']} | {plain['median']:.2f} | {cached['median']:.1f} | "
+            f"{row['ratio']['median']:.0f} ({row['ratio']['low']:.0f} to {row['ratio']['high']:.0f}) |"
+        )
+    return lines
+
+
+def _checkpoints(rows: list[Row]) -> list[str]:
+    lines = ["| setting | combiner | parameters saved | of the base |", "|---|---|---:|---:|"]
+    for row in rows:
+        size = f"{row['bytes'] / 1e6:,.2f} MB"
+        lines.append(f"| {row['setting']} | {row['combiner']} | {size} | {row['base_bytes'] / 1e6:,.0f} MB |")
     return lines
 
 

@@ -84,7 +84,7 @@ def train_combiner(
         data: binarised data with the splits that are asked for.
         epoch_checkpoints: whether one is kept of every epoch.
     """
-    _forget_other_trainings()
+    forget_other_trainings()
     return cli.call(
         "fairseq-train",
         *(data, "--task", "translation_knn", "--knn-mode", "train", "--knn-datastore-path", datastore),
@@ -97,7 +97,7 @@ def train_combiner(
     )
 
 
-def _forget_other_trainings() -> None:
+def forget_other_trainings() -> None:
     """fairseq-train keeps the best loss and its patience on functions; a process runs it once."""
     from fairseq import checkpoint_utils
     from fairseq_cli.train import should_stop_early

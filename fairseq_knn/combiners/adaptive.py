@@ -89,7 +89,7 @@ class AdaptiveCombiner(TrainedCombiner):
         if form == "joint":
             if temperature is None or k is not None or weight is not None:
                 raise ConfigurationError(
-                    "the joint form of adaptive kNN-MT has a fixed temperature and learns k and lambda together: choose "
+                    "the joint form has a fixed temperature and learns k and lambda together: choose "
                     "--knn-adaptive-form separate, where each can be learned or fixed"
                 )
             self.to_choice = self._network(sets + 1)

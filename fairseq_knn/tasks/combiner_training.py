@@ -69,8 +69,8 @@ class CombinerTraining:
             )
         if self._config.knn_skip_threshold is not None:
             raise ConfigurationError(
-                "--knn-skip-threshold spares searches in translation, but a combiner learns from all positions: leave it "
-                "out, and pass it to fairseq-generate"
+                "--knn-skip-threshold spares searches in translation, but a combiner learns from all positions: pass "
+                "it to fairseq-generate alone"
             )
         moved, named = self._config.knn_base_path, getattr(stock, "finetune_from_model", None)
         if moved is None and not isinstance(named, str):

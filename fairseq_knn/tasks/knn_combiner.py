@@ -60,8 +60,8 @@ def fresh_combiner(given: KnnConfig, query_dim: int, vocabulary: int) -> Trained
     counts = asked - {None}
     if len(counts) > 1:
         raise ConfigurationError(
-            f"--knn-k is {given.knn_k} and --knn-max-k {given.knn_max_k}, but both say how many neighbours the combiner is "
-            "trained with: pass one of them"
+            f"--knn-k is {given.knn_k} and --knn-max-k {given.knn_max_k}, but both say how many neighbours the "
+            "combiner is trained with: pass one of them"
         )
     k = counts.pop() if counts else DEFAULT_K
     return kind.fresh(CombinerSizes(int(k or DEFAULT_K), query_dim, vocabulary, _options(given), _FLAGS))

@@ -157,6 +157,7 @@ def test_the_command_of_the_kster_tutorial(datastore: Path, tmp_path: Path) -> N
     """Its flags as they are, but for the task, the architecture of the toy base, and fewer and smaller updates."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    toy.forget_other_trainings()
     _forget_event_files()
     save = tmp_path / "save"
     done = cli.call(
