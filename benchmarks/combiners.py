@@ -109,10 +109,10 @@ class Combiners:
         return (
             f"fairseq-train {quote(setting.data)} --user-dir {USER_DIR} --task translation_knn --knn-mode train "
             f"--knn-combiner {kind} --knn-k {_K} --knn-datastore-path {quote(setting.store)} {cache} "
-            f"--arch transformer --finetune-from-model {quote(setting.model)} --train-subset test --disable-validation --cpu --seed 1 "
-            "--criterion label_smoothed_cross_entropy --label-smoothing 0.001 --optimizer adam --lr 3e-4 "
-            f"--clip-norm 1.0 --max-tokens {_TOKENS} --max-update {updates} --num-workers 0 --no-epoch-checkpoints "
-            f"--no-save-optimizer-state --save-dir {quote(self._directory(kind))} --log-format simple "
+            f"--arch transformer --finetune-from-model {quote(setting.model)} --train-subset test --disable-validation "
+            "--cpu --seed 1 --criterion label_smoothed_cross_entropy --label-smoothing 0.001 --optimizer adam "
+            f"--lr 3e-4 --clip-norm 1.0 --max-tokens {_TOKENS} --max-update {updates} --num-workers 0 "
+            f"--no-epoch-checkpoints --no-save-optimizer-state --save-dir {quote(self._directory(kind))} --log-format simple "
             f"--log-interval 1000 {options}"
         )
 

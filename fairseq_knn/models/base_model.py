@@ -81,7 +81,7 @@ def architecture(config: Any) -> str:
 
 def same_model_class(one: str, other: str) -> bool:
     """Whether two architectures are the same class with other dimensions, as ``transformer`` and its variants are."""
-    return ARCH_MODEL_REGISTRY.get(one, one) == ARCH_MODEL_REGISTRY.get(other, other)
+    return bool(ARCH_MODEL_REGISTRY.get(one, one) == ARCH_MODEL_REGISTRY.get(other, other))
 
 
 def check_fingerprint(model: nn.Module, expected: str, path: str) -> None:
