@@ -112,8 +112,8 @@ class Combiners:
             f"--arch transformer --finetune-from-model {quote(setting.model)} --train-subset test --disable-validation "
             "--cpu --seed 1 --criterion label_smoothed_cross_entropy --label-smoothing 0.001 --optimizer adam "
             f"--lr 3e-4 --clip-norm 1.0 --max-tokens {_TOKENS} --max-update {updates} --num-workers 0 "
-            f"--no-epoch-checkpoints --no-save-optimizer-state --save-dir {quote(self._directory(kind))} --log-format simple "
-            f"--log-interval 1000 {options}"
+            f"--no-epoch-checkpoints --no-save-optimizer-state --save-dir {quote(self._directory(kind))} "
+            f"--log-format simple --log-interval 1000 {options}"
         )
 
 
