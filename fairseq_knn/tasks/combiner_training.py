@@ -62,6 +62,11 @@ class CombinerTraining:
                 "--ddp-backend fully_sharded splits parameters among GPUs, and a combiner has too few to split: leave "
                 "it out"
             )
+        if getattr(stock, "find_unused_parameters", False):
+            raise ConfigurationError(
+                "--find-unused-parameters is for models that do not use all of their parameters in every batch, while "
+                "a combiner does, and torch would break off: leave it out"
+            )
         if self._config.knn_combiner_path is not None:
             raise ConfigurationError(
                 "--knn-combiner-path names a combiner that is trained already, but --knn-mode train makes a new one: "
@@ -216,12 +221,14 @@ class CombinerTraining:
         inputs = {**sample["net_input"], "knn_step": step}
         loss, size, logged = criterion(model, {**sample, "net_input": inputs})
         figures = {name: value.float() for name, value in step.measured.items()}
-        figures |= {name: value - before.get(name, 0) for name, value in self._search_cost().items()}
+        figures |= {name: value - before[name] for name, value in self._search_cost().items()}
         return loss, size, {**logged, **{f"{_SUMS}{name}": value for name, value in figures.items()}}
 
     def _search_cost(self) -> dict[str, float]:
         if self._made is None:
-            return {}
+            # The same names in every process, of which perhaps only one had a cache to fill: fairseq adds up what they
+            # log by position, and would wait forever for figures that another does not have.
+            return {_SEARCHES: 0.0, _SECONDS: 0.0}
         statistics = self._made.retriever.statistics
         return {_SEARCHES: statistics.searches, _SECONDS: statistics.seconds}
 

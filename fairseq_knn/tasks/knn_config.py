@@ -171,6 +171,7 @@ class KnnConfig(FairseqDataclass):
     finetune_from_model: Any = II("checkpoint.finetune_from_model")  # noqa: RUF009
     store_ema: Any = II("ema.store_ema")  # noqa: RUF009
     ddp_backend: Any = II("distributed_training.ddp_backend")  # noqa: RUF009
+    find_unused_parameters: Any = II("distributed_training.find_unused_parameters")  # noqa: RUF009
     max_tokens: Any = II("dataset.max_tokens")  # noqa: RUF009
     batch_size: Any = II("dataset.batch_size")  # noqa: RUF009
 
