@@ -72,6 +72,10 @@ class CombinerTraining:
                 "--knn-combiner-path names a combiner that is trained already, but --knn-mode train makes a new one: "
                 "leave it out"
             )
+        if isinstance(getattr(stock, "finetune_from_model", None), str) and (refused := _refused_by_stock(stock)):
+            raise ConfigurationError(
+                f"fairseq takes no {refused} beside --finetune-from-model: name the base with --knn-base-path instead"
+            )
         moved, named = self._config.knn_base_path, getattr(stock, "finetune_from_model", None)
         if moved is None and not isinstance(named, str):
             raise ConfigurationError(
@@ -296,6 +300,14 @@ class CombinerTraining:
     def save_best(self, directory: str) -> None:
         """Write the combiner into a directory of its own, for ``--knn-combiner-path``."""
         self._combiner.dump(Path(directory) / BEST)
+
+
+def _refused_by_stock(stock: Any) -> str | None:
+    """The option that checkpoint_utils.load_checkpoint raises a ValueError for, which would be a traceback."""
+    if getattr(stock, "restore_file", None) not in (None, "checkpoint_last.pt"):
+        return "--restore-file"
+    resets = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
+    return next((f"--{name.replace('_', '-')}" for name in resets if getattr(stock, name, False)), None)
 
 
 class _TaggedBatches:
