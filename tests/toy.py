@@ -73,7 +73,12 @@ def train(directory: Path, *arguments: object, data: Path = GENERAL) -> Path:
 
 
 def train_combiner(
-    directory: Path, datastore: Path | str, *arguments: object, data: Path = DOMAIN, epoch_checkpoints: bool = False
+    directory: Path,
+    datastore: Path | str,
+    *arguments: object,
+    data: Path = DOMAIN,
+    epoch_checkpoints: bool = False,
+    finetune: bool = True,
 ) -> cli.Run:
     """Train a combiner on the toy base with stock fairseq-train, inside this process.
 
@@ -83,12 +88,14 @@ def train_combiner(
         arguments: the combiner, the number of updates, and what differs from the settings here.
         data: binarised data with the splits that are asked for.
         epoch_checkpoints: whether one is kept of every epoch.
+        finetune: whether the base is named with ``--finetune-from-model``.
     """
     forget_other_trainings()
     return cli.call(
         "fairseq-train",
         *(data, "--task", "translation_knn", "--knn-mode", "train", "--knn-datastore-path", datastore),
-        *("--arch", ARCHITECTURE, "--finetune-from-model", BASE, "--save-dir", directory),
+        *("--arch", ARCHITECTURE, "--save-dir", directory),
+        *(("--finetune-from-model", BASE) if finetune else ()),
         *(() if epoch_checkpoints else ("--no-epoch-checkpoints",)),
         *("--criterion", "label_smoothed_cross_entropy", "--label-smoothing", 0.001),
         *("--optimizer", "adam", "--lr", 0.003, "--batch-size", 32, "--max-update", 20, "--clip-norm", 1.0),

@@ -5,7 +5,9 @@ The base of a combiner is frozen, so its training asks the same questions in eve
 is complete: an interrupted run goes on where it was, and several processes can share the work.
 """
 
+import contextlib
 import json
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,11 +18,11 @@ import safetensors.numpy
 
 from fairseq_knn.errors import ConfigurationError, UserError
 from fairseq_knn.storage.atomic import (
+    PARTIAL_SUFFIX,
     atomic_path,
     directory_lock,
     make_directory,
     read_json,
-    remove_partials,
     write_json,
 )
 
@@ -28,6 +30,7 @@ SCHEMA = 1
 SHARD_SENTENCES = 2048
 _PLAN = "plan.json"
 _LENGTHS = "lengths"
+_STALE_SECONDS = 3600  # writing a shard takes some seconds
 _OPEN_SHARDS = 256  # a memory mapping holds its file open
 
 
@@ -51,6 +54,7 @@ class RetrievalCache:
         make_directory(directory)
         wanted = {"schema": SCHEMA, "shard_sentences": SHARD_SENTENCES, "sentences": sentences, **plan}
         with directory_lock(directory):
+            self._remove_leftovers()
             try:
                 found = read_json(directory / _PLAN)
             except FileNotFoundError:
@@ -87,12 +91,17 @@ class RetrievalCache:
         Raises:
             UserError: it cannot be written.
         """
-        path = self._path(shard)
-        remove_partials(path)
-        with atomic_path(path) as temporary:
+        with atomic_path(self._path(shard)) as temporary:
             content = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
             # save_file would let nobody else read it.
             temporary.write_bytes(safetensors.numpy.save({_LENGTHS: lengths.astype(np.int32), **content}))
+
+    def _remove_leftovers(self) -> None:
+        """Delete what interrupted runs left behind, but not what another run is writing right now."""
+        for leftover in self.directory.glob(f".*{PARTIAL_SUFFIX}"):
+            with contextlib.suppress(OSError):  # renamed or deleted in the meantime, or a directory that is read only
+                if time.time() - leftover.stat().st_mtime > _STALE_SECONDS:
+                    leftover.unlink()
 
     def read(self, sentences: np.ndarray, lengths: np.ndarray) -> dict[str, np.ndarray]:
         """Rows of some sentences, one sentence after the other.
@@ -150,7 +159,7 @@ class _Shard:
                     first, last = about["data_offsets"]
                     arrays[name] = data[first:last].view(_DTYPES[about["dtype"]]).reshape(about["shape"])
             self.lengths = np.asarray(arrays.pop(_LENGTHS), np.int64)
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # whatever numpy and json make of damaged files
             raise UserError(
                 f"{path} is missing or damaged ({error}): delete it, and the next run writes it again"
             ) from error

@@ -62,6 +62,11 @@ class CombinerTraining:
                 "--ddp-backend fully_sharded splits parameters among GPUs, and a combiner has too few to split: leave "
                 "it out"
             )
+        if getattr(stock, "find_unused_parameters", False):
+            raise ConfigurationError(
+                "--find-unused-parameters is for models that do not use all of their parameters in every batch, while "
+                "a combiner does, and torch would break off: leave it out"
+            )
         if self._config.knn_combiner_path is not None:
             raise ConfigurationError(
                 "--knn-combiner-path names a combiner that is trained already, but --knn-mode train makes a new one: "
@@ -71,6 +76,10 @@ class CombinerTraining:
             raise ConfigurationError(
                 "--knn-skip-threshold spares searches in translation, but a combiner learns from all positions: pass "
                 "it to fairseq-generate alone"
+            )
+        if isinstance(getattr(stock, "finetune_from_model", None), str) and (refused := _refused_by_stock(stock)):
+            raise ConfigurationError(
+                f"fairseq takes no {refused} beside --finetune-from-model: name the base with --knn-base-path instead"
             )
         moved, named = self._config.knn_base_path, getattr(stock, "finetune_from_model", None)
         if moved is None and not isinstance(named, str):
@@ -223,12 +232,14 @@ class CombinerTraining:
         inputs = {**sample["net_input"], "knn_step": step}
         loss, size, logged = criterion(model, {**sample, "net_input": inputs})
         figures = {name: value.float() for name, value in step.measured.items()}
-        figures |= {name: value - before.get(name, 0) for name, value in self._search_cost().items()}
+        figures |= {name: value - before[name] for name, value in self._search_cost().items()}
         return loss, size, {**logged, **{f"{_SUMS}{name}": value for name, value in figures.items()}}
 
     def _search_cost(self) -> dict[str, float]:
         if self._made is None:
-            return {}
+            # The same names in every process, of which perhaps only one had a cache to fill: fairseq adds up what they
+            # log by position, and would wait forever for figures that another does not have.
+            return {_SEARCHES: 0.0, _SECONDS: 0.0}
         statistics = self._made.retriever.statistics
         return {_SEARCHES: statistics.searches, _SECONDS: statistics.seconds}
 
@@ -296,6 +307,14 @@ class CombinerTraining:
     def save_best(self, directory: str) -> None:
         """Write the combiner into a directory of its own, for ``--knn-combiner-path``."""
         self._combiner.dump(Path(directory) / BEST)
+
+
+def _refused_by_stock(stock: Any) -> str | None:
+    """The option that checkpoint_utils.load_checkpoint raises a ValueError for, which would be a traceback."""
+    if getattr(stock, "restore_file", None) not in (None, "checkpoint_last.pt"):
+        return "--restore-file"
+    resets = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
+    return next((f"--{name.replace('_', '-')}" for name in resets if getattr(stock, name, False)), None)
 
 
 class _TaggedBatches:

@@ -169,8 +169,14 @@ class KnnConfig(FairseqDataclass):
     )
     # Stock settings that training a combiner depends on.
     finetune_from_model: Any = II("checkpoint.finetune_from_model")  # noqa: RUF009
+    restore_file: Any = II("checkpoint.restore_file")  # noqa: RUF009
+    reset_optimizer: Any = II("checkpoint.reset_optimizer")  # noqa: RUF009
+    reset_lr_scheduler: Any = II("checkpoint.reset_lr_scheduler")  # noqa: RUF009
+    reset_meters: Any = II("checkpoint.reset_meters")  # noqa: RUF009
+    reset_dataloader: Any = II("checkpoint.reset_dataloader")  # noqa: RUF009
     store_ema: Any = II("ema.store_ema")  # noqa: RUF009
     ddp_backend: Any = II("distributed_training.ddp_backend")  # noqa: RUF009
+    find_unused_parameters: Any = II("distributed_training.find_unused_parameters")  # noqa: RUF009
     max_tokens: Any = II("dataset.max_tokens")  # noqa: RUF009
     batch_size: Any = II("dataset.batch_size")  # noqa: RUF009
 

@@ -36,7 +36,10 @@ class KnnTask:
 
     Attributes:
         knn_training: what ``train`` mode adds; ``None`` in the others.
+        knn_trains: whether there is a ``train`` mode.
     """
+
+    knn_trains = True
 
     def __init__(self, cfg: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(cfg, *args, **kwargs)  # type: ignore[call-arg]
@@ -51,6 +54,11 @@ class KnnTask:
 
     @classmethod
     def setup_task(cls, cfg: Any, **kwargs: Any) -> Any:
+        if not cls.knn_trains and read_config(cfg).knn_mode == "train":
+            raise ConfigurationError(
+                "--knn-mode train goes with bilingual data: train the combiner with --task translation_knn, one "
+                "language pair at a time"
+            )
         task = super().setup_task(cfg, **kwargs)  # type: ignore[misc]
         task._stored_settings = kwargs.get("from_checkpoint", False)
         if task.knn.config.knn_mode == "train":

@@ -14,6 +14,8 @@ from fairseq_knn.tasks.knn_task import KnnTask
 class TranslationMultiSimpleEpochKnnTask(KnnTask, TranslationMultiSimpleEpochTask):
     """Stock ``translation_multi_simple_epoch`` with nearest-neighbour retrieval."""
 
+    knn_trains = False  # its batches come from a sampler of many directions, of which a cache has no sentence numbers
+
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
         TranslationMultiSimpleEpochTask.add_args(parser)

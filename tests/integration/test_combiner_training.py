@@ -319,3 +319,22 @@ def test_foreign_caches_and_checkpoints(
         toy.generate_with(directory / "checkpoint_best.pt", "--knn-combiner", "robust")
     with pytest.raises(UserError, match="was trained with 8 neighbours, but 4 are asked for"):
         toy.generate_with(directory / "checkpoint_best.pt", "--knn-k", 4)
+
+
+def test_starting_from_another_checkpoint(
+    trained: dict[str, tuple[Path, cli.Run]], datastore: Path, tmp_path: Path
+) -> None:
+    """fairseq takes neither ``--restore-file`` nor ``--reset-optimizer`` beside ``--finetune-from-model``."""
+    directory = trained["adaptive"][0]
+    options = (*SETTINGS["adaptive"], *ON_VALID, "--knn-cache", directory, "--max-update", 62)
+    for other in (("--restore-file", directory / "checkpoint_last.pt"), ("--reset-optimizer",)):
+        with pytest.raises(UserError, match=rf"no {other[0]} beside .* --knn-base-path instead"):
+            toy.train_combiner(tmp_path / "save", datastore, *options, *other)
+        run = toy.train_combiner(
+            tmp_path / f"save{other[0]}",
+            datastore,
+            *(*options, *other, "--knn-base-path", toy.BASE),
+            finetune=False,
+        )
+        assert run.status == 0, run.log[-2000:]
+        assert checkpoint(tmp_path / f"save{other[0]}")["model"].keys() == checkpoint(directory)["model"].keys()

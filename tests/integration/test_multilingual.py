@@ -8,6 +8,7 @@ import torch
 from fairseq.data import Dictionary
 
 from fairseq_knn.datastore import Datastore
+from fairseq_knn.errors import UserError
 from tests import cli, toy
 
 TASK = ("--lang-pairs", "de-en,en-de", "--langs", "de,en", "--decoder-langtok")
@@ -75,3 +76,14 @@ def test_a_direction(source: str, target: str, data: Path, model: Path, tmp_path
     assert generate("--knn-lambda", 0.5, *path).lines("D") != base.lines("D")
     alone = generate("--knn-lambda", 1, "--knn-k", 1, "--beam", 1, *path)
     assert alone.bleu > 95
+
+
+def test_combiners_are_not_trained_here(data: Path, model: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="train the combiner with --task translation_knn, one language pair at a time"):
+        toy.train_combiner(
+            tmp_path / "save",
+            tmp_path / "none",
+            *("--task", "translation_multi_simple_epoch_knn", *TASK, "--finetune-from-model", model),
+            *("--knn-combiner", "adaptive"),
+            data=data,
+        )
