@@ -24,6 +24,7 @@ from fairseq_knn.tasks.knn_config import read_config
 from fairseq_knn.tasks.knn_session import KnnSession
 
 _CHECK_SPLIT = "check the data directory and --gen-subset"
+_CHECK_SUBSETS = "check the data directory, --train-subset (one split) and --valid-subset"
 
 
 class KnnTask:
@@ -157,13 +158,16 @@ class KnnTask:
             if self.knn_training is not None:
                 self.knn_training.add_split(split, self.datasets[split])  # type: ignore[attr-defined]
         except FileNotFoundError as error:
-            if not self.knn.serving:  # training looks whether splits exist by trying
+            if self.knn_training is not None:
+                raise ConfigurationError(f"{error}: {_CHECK_SUBSETS}") from error
+            if not self.knn.serving:  # what is trained without neighbours is stock's
                 raise
             raise ConfigurationError(f"{error}: {_CHECK_SPLIT}") from error
         except ValueError as error:
             if "mmap an empty file" not in str(error):
                 raise
-            raise ConfigurationError(f"the split {split!r} has no sentences: {_CHECK_SPLIT}") from error
+            check = _CHECK_SPLIT if self.knn_training is None else _CHECK_SUBSETS
+            raise ConfigurationError(f"the split {split!r} has no sentences: {check}") from error
 
     def filter_indices_by_size(
         self,

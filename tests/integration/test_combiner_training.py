@@ -266,6 +266,8 @@ def test_validate_scores_with_the_combiner(trained: dict[str, tuple[Path, cli.Ru
         (("--store-ema",), "--store-ema averages all parameters"),
         (("--criterion", "label_smoothed_cross_entropy_with_alignment", "--knn-cache", "x"), "leave --knn-cache out"),
         (("--knn-combiner-path", "x"), "but --knn-mode train makes a new one"),
+        (("--train-subset", "train,valid"), r"Dataset not found: train,valid .* --train-subset \(one split\)"),
+        (("--valid-subset", "nowhere"), r"Dataset not found: nowhere .* and --valid-subset"),
         (("--knn-max-k", 6), "power of two"),
         (("--knn-max-k", 2**20), "choose k between 1 and"),
     ],
@@ -338,3 +340,46 @@ def test_starting_from_another_checkpoint(
         )
         assert run.status == 0, run.log[-2000:]
         assert checkpoint(tmp_path / f"save{other[0]}")["model"].keys() == checkpoint(directory)["model"].keys()
+
+
+def test_other_trainings_leave_the_checkpoints_of_stock(tmp_path: Path) -> None:
+    def trained(task: str) -> dict[str, Any]:
+        path = toy.train(
+            tmp_path / task,
+            *("--task", task, "--arch", "transformer", "--max-update", 2, "--encoder-layers", 1, "--decoder-layers", 1),
+            *("--encoder-embed-dim", 16, "--decoder-embed-dim", 16, "--encoder-attention-heads", 2),
+            *("--decoder-attention-heads", 2, "--encoder-ffn-embed-dim", 16, "--decoder-ffn-embed-dim", 16),
+        )
+        content: dict[str, Any] = torch.load(path, weights_only=False)
+        return content
+
+    stock, ours = trained("translation"), trained("translation_knn")
+    assert ours.keys() == stock.keys()
+    assert ours["task_state"] == stock["task_state"]
+    for content in (stock, ours):  # what depends on the clock
+        for name in ("metrics", "previous_training_time"):
+            content["extra_state"].pop(name)
+    assert ours["extra_state"] == stock["extra_state"]
+    assert list(ours["model"]) == list(stock["model"])
+    assert all(torch.equal(tensor, stock["model"][name]) for name, tensor in ours["model"].items())
+    assert ours["optimizer_history"] == stock["optimizer_history"]
+
+
+PRECISIONS = [("--memory-efficient-fp16",), ("--amp",)]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("cached", [False, True])
+def test_the_combiner_stays_in_single_precision(
+    precision: tuple[object, ...], cached: bool, datastore: Path, tmp_path: Path
+) -> None:
+    """Plain ``--fp16`` is for GPUs: fairseq asks for one. With these the loss scale may cost the first updates."""
+    settings = (*SETTINGS["adaptive"], *ON_VALID, *precision, *(("--knn-cache", tmp_path / "cache") if cached else ()))
+    for updates in (8, 16):
+        run = toy.train_combiner(tmp_path / "save", datastore, *settings, "--max-update", updates)
+        assert run.status == 0, run.log[-2000:]
+        content = checkpoint(tmp_path / "save")
+        assert all(tensor.dtype == torch.float32 for tensor in content["model"].values())
+        assert content["optimizer_history"][-1]["num_updates"] == updates
+        assert figure(run, "nll_loss")[-1] < 1  # the base: 2.6
+    assert toy.generate_with(tmp_path / "save" / "checkpoint_best.pt").bleu > 60
