@@ -381,5 +381,5 @@ def test_the_combiner_stays_in_single_precision(
         content = checkpoint(tmp_path / "save")
         assert all(tensor.dtype == torch.float32 for tensor in content["model"].values())
         assert content["optimizer_history"][-1]["num_updates"] == updates
-        assert figure(run, "nll_loss")[-1] < 1  # the base: 2.6
+        assert figure(run, "nll_loss")[-1] < 1  # the base: 3.7
     assert toy.generate_with(tmp_path / "save" / "checkpoint_best.pt").bleu > 60
