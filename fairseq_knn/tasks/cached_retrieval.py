@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fairseq_knn.combiners.narrowed import NarrowedLogProbs, narrow
 from fairseq_knn.datastore import Datastore
+from fairseq_knn.errors import UserError
 from fairseq_knn.models.decoder_state import STATE
 from fairseq_knn.models.knn_decoder import Augmentation, knn_decoder
 from fairseq_knn.models.training_step import CachedPositions, check_retrieval
@@ -27,6 +28,7 @@ logger = logging.getLogger("fairseq_knn")
 _HIGHEST = 8  # of the model's probabilities: what a robust combiner looks at
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_BETWEEN_REPORTS = 30.0
+_PATIENCE = 3600.0  # seconds: a shard takes minutes
 
 
 class CachedRetrieval:
@@ -158,12 +160,26 @@ class CachedRetrieval:
         return {name: row.cpu().numpy() for name, row in rows.items()}, real.sum(dim=-1).cpu().numpy()
 
     def _wait(self) -> None:
-        """Until the other processes have written their shares; no collective, whose time limit that could exceed."""
-        reported = time.monotonic()
-        while not self._cache.complete:
+        """Until the other processes have written their shares; no collective, whose time limit that could exceed.
+
+        Raises:
+            UserError: nothing has been written for long, so a process must have died.
+        """
+        reported = advanced = time.monotonic()
+        missing = len(self._cache.pending())
+        while missing:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
-            if time.monotonic() - reported > _SECONDS_BETWEEN_REPORTS:
-                reported = time.monotonic()
+            now = time.monotonic()
+            if (left := len(self._cache.pending())) < missing:
+                missing, advanced = left, now
+            if now - advanced > _PATIENCE:
+                raise UserError(
+                    f"{self._cache.directory} lacks {missing} shards, and no other process has written one for "
+                    f"{_PATIENCE // 60:.0f} minutes: see the logs of the other processes, and start again; what is "
+                    "written is kept"
+                )
+            if now - reported > _SECONDS_BETWEEN_REPORTS:
+                reported = now
                 logger.info(f"waiting for the other processes to fill {self._cache.directory}")
 
     def positions(self, sample: Mapping[str, Any], augmentation: Augmentation | None) -> CachedPositions:
