@@ -332,6 +332,10 @@ def _train_iterator(stock: Callable[..., Any], dataset: Any, options: dict[str, 
     would train on other batches than one that was not interrupted.
     """
     epoch = options.pop("epoch", 1)
+    if not options.get("num_workers"):
+        # Without workers stock loads ahead in a thread; when training stops within an epoch, that thread may end the
+        # process with status 134 although everything was saved.
+        options["data_buffer_size"] = 0
     iterator = stock(dataset, **options, epoch=1)
     if iterator.iterations_in_epoch == 0:  # a new one
         iterator.epoch = epoch
