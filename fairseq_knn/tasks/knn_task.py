@@ -14,7 +14,7 @@ from fairseq_knn.criterions.narrowed import narrow_criterion
 from fairseq_knn.datastore import Plan
 from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.models.base_model import REFERENCE, check_fingerprint, read_base
-from fairseq_knn.models.frozen_base import freeze
+from fairseq_knn.models.frozen_base import attach_combiner
 from fairseq_knn.models.knn_decoder import knn_decoder
 from fairseq_knn.storage.digest import vocabulary_digest
 from fairseq_knn.tasks.accounting import AccountedBatches, SentenceCount
@@ -100,7 +100,7 @@ class KnnTask:
         self.knn.adopt(model, combiner, recorded)
         base.load_into(model)
         check_fingerprint(model, reference["base"]["fingerprint"], path)
-        freeze(model, combiner)
+        attach_combiner(model, combiner)
         return model
 
     def state_dict(self) -> dict[str, Any]:
