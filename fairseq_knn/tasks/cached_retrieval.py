@@ -41,15 +41,25 @@ class CachedRetrieval:
         dataset: the split.
         split: its name.
         k: number of neighbours.
+        max_positions: longer sentences are left out.
 
     Raises:
         ConfigurationError: the directory holds the retrieval of something else.
     """
 
     def __init__(
-        self, directory: Path, *, model: nn.Module, datastores: Sequence[Datastore], dataset: Any, split: str, k: int
+        self,
+        directory: Path,
+        *,
+        model: nn.Module,
+        datastores: Sequence[Datastore],
+        dataset: Any,
+        split: str,
+        k: int,
+        max_positions: Any,
     ) -> None:
         self._model, self._dataset, self._split, self._k = model, dataset, split, k
+        self._max_positions = max_positions
         self._vocabulary = len(knn_decoder(model).dictionary)
         plan = {
             "model": str(knn_decoder(model).knn_fingerprint),
@@ -59,6 +69,7 @@ class CachedRetrieval:
             "data": split_digest(dataset),
             "vocabulary": self._vocabulary,
             "k": k,
+            "limits": str(max_positions),
         }
         self._cache = RetrievalCache(directory, plan, len(dataset))
 
@@ -69,7 +80,6 @@ class CachedRetrieval:
         *,
         max_tokens: int | None,
         max_sentences: int | None,
-        max_positions: Any,
     ) -> None:
         """Write what is missing; in distributed training every process writes its share and waits for the others.
 
@@ -77,7 +87,6 @@ class CachedRetrieval:
             retriever: opens what searches.
             own: the entries that the positions of a batch themselves are.
             max_tokens, max_sentences: of a batch.
-            max_positions: longer sentences are left out.
         """
         alone = not torch.distributed.is_initialized()
         rank, world = (
@@ -87,7 +96,7 @@ class CachedRetrieval:
         if pending:
             with data_utils.numpy_seed(0):
                 order = self._dataset.ordered_indices()
-            order, _ = self._dataset.filter_indices_by_size(order, max_positions)
+            order, _ = self._dataset.filter_indices_by_size(order, self._max_positions)
             progress = BuildProgress()
             ranges = [self._cache.sentence_range(shard) for shard in pending]
             progress.start(sum(last - first for first, last in ranges))

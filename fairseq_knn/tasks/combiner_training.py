@@ -187,13 +187,13 @@ class CombinerTraining:
                     dataset=dataset,
                     split=name,
                     k=number_of_neighbours(self._config, self._combiner),
+                    max_positions=max_positions,
                 )
                 cache.fill(
                     lambda: self._augmentation.retriever,
                     functools.partial(self._own, name),
                     max_tokens=self._max_tokens,
                     max_sentences=self._max_sentences,
-                    max_positions=max_positions,
                 )
                 self._caches[name] = cache
 

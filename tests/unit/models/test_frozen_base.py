@@ -8,7 +8,7 @@ import torch
 
 from fairseq_knn.combiners import AdaptiveCombiner
 from fairseq_knn.errors import CombinerError
-from fairseq_knn.models.frozen_base import combiner_of, freeze
+from fairseq_knn.models.frozen_base import attach_combiner, combiner_of, freeze
 from tests.unit.models import tiny
 
 
@@ -66,3 +66,21 @@ def test_half_precision_is_the_bases(model: Any) -> None:
     kinds = {name.startswith("combiner."): parameter.dtype for name, parameter in model.named_parameters()}
     assert kinds == {False: torch.float16, True: torch.float32}
     assert pickle.loads(pickle.dumps(model.state_dict())).keys() == model.state_dict().keys()
+
+
+def test_a_frozen_projection_multiplies_all_positions_at_once() -> None:
+    # torch takes transposed states sentence by sentence where the weight needs no gradient: ten times slower.
+    model = tiny.build("transformer pre-norm tied", dropout=0.0)
+    seen: list[torch.Tensor] = []
+    freeze(model, AdaptiveCombiner(4, tiny.V))
+    model.decoder.output_projection.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    states = torch.rand(3, 5, model.decoder.output_projection.in_features).transpose(0, 1)
+    model.decoder.output_projection(states)
+    assert seen[0].is_contiguous()
+    assert torch.equal(seen[0], states)
+
+
+def test_a_combiner_that_is_only_used_freezes_nothing() -> None:
+    model = tiny.build("transformer pre-norm tied", dropout=0.0)
+    attach_combiner(model, AdaptiveCombiner(4, tiny.V))
+    assert all(parameter.requires_grad for parameter in model.parameters())
