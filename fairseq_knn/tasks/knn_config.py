@@ -8,7 +8,7 @@ from typing import Any, Optional
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II
 
-from fairseq_knn.combiners import COMBINERS
+from fairseq_knn.combiners import COMBINERS, VanillaCombiner
 from fairseq_knn.combiners.adaptive import FORMS
 from fairseq_knn.combiners.kernel_smoothed import KERNELS
 from fairseq_knn.errors import ConfigurationError
@@ -236,6 +236,8 @@ def check_config(config: KnnConfig) -> None:
         value = getattr(config, name)
         if value is not None and (not isinstance(value, int) or value < 1):
             raise ConfigurationError(f"{_flag(name)} is {value!r}, but must be a whole number, at least 1")
+    given = {"weight": config.knn_lambda, "temperature": config.knn_temperature}
+    VanillaCombiner(**{name: value for name, value in given.items() if value is not None})  # it knows their ranges
     if config.knn_noise_beta is not None and not config.knn_noise_beta > 0:
         raise ConfigurationError(
             f"--knn-noise-beta is {config.knn_noise_beta!r}, but updates are divided by it: choose it above 0"

@@ -73,14 +73,14 @@ assert "transformer_wmt19_de_en" in __import__("fairseq.models").models.ARCH_MOD
 assert not [finder for finder in sys.meta_path if type(finder).__module__.startswith("fairseq_knn")]
 sys.argv = ["fairseq-generate", "data", "--user-dir", fairseq_knn.__path__[0], "--task", "translation_knn"]
 from fairseq import options
-print(options.parse_args_and_arch(options.get_generation_parser()).knn_k)
+print(options.parse_args_and_arch(options.get_generation_parser()).knn_mode)
 """
 
 
 def test_imported_before_fairseq() -> None:
     run = cli.run("python", "-c", IMPORTED_FIRST)
     assert run.status == 0, run.log
-    assert run.output == "8\n"
+    assert run.output == "inference\n"
 
 
 def registered(config: TranslationKnnConfig, user_dir: str) -> tuple[bool, bool, Any]:

@@ -71,16 +71,16 @@ def without_log_probs(datastore: Path, path: Path) -> Path:
 
 
 def test_stored_probabilities_are_those_computed_from_keys(robust: Path, small_datastore: Path, tmp_path: Path) -> None:
-    older = without_log_probs(small_datastore, tmp_path / "older")
-    mixed = Path(f"{small_datastore}:{older}")
+    older, oldest = (without_log_probs(small_datastore, tmp_path / name) for name in ("older", "oldest"))
+    mixed, both = Path(f"{small_datastore}:{older}"), Path(f"{oldest}:{older}")
 
     def score(store: Path) -> cli.Run:
         return translate(robust, "--score-reference", datastore=store)
 
-    runs = {store: score(store) for store in (small_datastore, older, mixed, Path(f"{older}:{older}"))}
+    runs = {store: score(store) for store in (small_datastore, older, mixed, both)}
     # Keys are rounded to float16.
     toy.assert_scores_close(runs[small_datastore], runs[older], 0.02)
-    toy.assert_scores_close(runs[mixed], runs[Path(f"{older}:{older}")])
+    toy.assert_scores_close(runs[mixed], runs[both])
     # And they matter: with other ones in the files the scores are others.
     other = Path(shutil.copytree(small_datastore, tmp_path / "other"))
     for shard in range(11):
