@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fairseq_knn.datastore import Datastore, DatastoreWriter, Plan
+from fairseq_knn.datastore import LANGUAGE_MODEL, TRANSLATION, Datastore, DatastoreWriter, Plan
 
 
 def write_datastore(
@@ -19,6 +19,8 @@ def write_datastore(
     model: str = "0" * 64,
     key: str = "decoder_output",
     log_probs: np.ndarray | None = None,
+    documents: np.ndarray | None = None,
+    kind: str | None = None,
 ) -> Datastore:
     """Write a finished datastore and open it.
 
@@ -31,6 +33,8 @@ def write_datastore(
         shard_sentences: sentences per shard; default: all in one shard.
         vocabulary_size, model, key: fields of the plan.
         log_probs: of the values in their places (n,), if they are to be stored.
+        documents: numbers of the entries' documents (n,), if they are to be stored.
+        kind: of the plan; default: a language model's if there are documents.
     """
     keys, values = np.asarray(keys, np.float16), np.asarray(values)
     if lengths is None:
@@ -45,6 +49,7 @@ def write_datastore(
         data="2" * 64,
         sentences=len(lengths),
         shard_sentences=shard_sentences or len(lengths),
+        kind=kind or (TRANSLATION if documents is None else LANGUAGE_MODEL),
     )
     starts = np.concatenate([[0], np.cumsum(lengths)])
     writer = DatastoreWriter(path, plan)
@@ -52,8 +57,9 @@ def write_datastore(
         first, last = plan.sentence_range(shard)
         entries = slice(starts[first], starts[last])
         part = writer.open_shard(shard)
-        known = None if log_probs is None else log_probs[entries]
-        part.add(range(first, last), lengths[first:last], keys[entries], values[entries], known)
+        optional = {"log_probs": log_probs, "documents": documents}
+        known = {name: None if array is None else np.asarray(array)[entries] for name, array in optional.items()}
+        part.add(range(first, last), lengths[first:last], keys[entries], values[entries], **known)
         part.commit()
     writer.finish()
     return Datastore.load(path)

@@ -2,9 +2,19 @@
 
 from fairseq_knn.datastore.datastore import Datastore
 from fairseq_knn.datastore.knnbox import KnnboxDatastore
-from fairseq_knn.datastore.manifest import Manifest, Plan
+from fairseq_knn.datastore.manifest import LANGUAGE_MODEL, TRANSLATION, Manifest, Plan
 from fairseq_knn.datastore.merging import merge
 from fairseq_knn.datastore.sharded import ShardedDatastore
 from fairseq_knn.datastore.writer import DatastoreWriter
 
-__all__ = ["Datastore", "DatastoreWriter", "KnnboxDatastore", "Manifest", "Plan", "ShardedDatastore", "merge"]
+__all__ = [
+    "LANGUAGE_MODEL",
+    "TRANSLATION",
+    "Datastore",
+    "DatastoreWriter",
+    "KnnboxDatastore",
+    "Manifest",
+    "Plan",
+    "ShardedDatastore",
+    "merge",
+]

@@ -74,6 +74,12 @@ class Datastore(ABC):
         own place, float32 (N,), memory mapped; ``None`` if that was not stored."""
         return None
 
+    @property
+    def continues(self) -> np.ndarray | None:
+        """Whether the entry after an entry is its next token: in the same document of a language model's text, in the
+        same sentence of a translation. Bool (N,), in memory; ``None`` if the format does not record that."""
+        return None
+
     def entry_ids(self, sentences: np.ndarray) -> np.ndarray:
         """Where sentences begin; the other entries of a sentence follow its first.
 

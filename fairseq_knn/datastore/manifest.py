@@ -15,6 +15,9 @@ from fairseq_knn.storage.digest import short
 _MALFORMED = (AttributeError, KeyError, TypeError, ValueError)
 
 
+TRANSLATION, LANGUAGE_MODEL = "translation", "language_model"
+
+
 @dataclass(frozen=True)
 class Plan:
     """Everything that decides the content of a datastore; fixed before the first entry is written.
@@ -27,9 +30,11 @@ class Plan:
         key: which hidden state is the key (``decoder_output``, ``ffn_input`` or ``ffn_output``).
         split: name of the data split, e.g. ``train``.
         data: fingerprint of the split (its sentence lengths).
-        sentences: number of sentences of the split.
+        sentences: number of sentences of the split; of a language model, of blocks.
         shard_sentences: sentences per shard; shard ``i`` holds ``[i * S, (i + 1) * S)``.
-        limits: longest source and target the model takes; longer sentences are left out.
+        limits: longest source and target the model takes; longer sentences are left out. Of a language model, how its
+            text was cut into blocks, too.
+        kind: :data:`TRANSLATION` or :data:`LANGUAGE_MODEL`: what the model does.
         metric: distance of the keys; squared Euclidean distance (``l2``) is the only one.
         schema: version of the file format.
     """
@@ -44,6 +49,7 @@ class Plan:
     sentences: int
     shard_sentences: int
     limits: str = ""
+    kind: str = TRANSLATION
     metric: str = "l2"
     schema: int = SCHEMA_VERSION
 

@@ -33,6 +33,7 @@ class ShardWriter:
         self._runs: dict[int, tuple[int, int]] = {}
         self._values: dict[int, np.ndarray] = {}
         self._log_probs: dict[int, np.ndarray] = {}
+        self._documents: dict[int, np.ndarray] = {}
 
     def add(
         self,
@@ -41,6 +42,7 @@ class ShardWriter:
         keys: np.ndarray,
         values: np.ndarray,
         log_probs: np.ndarray | None = None,
+        documents: np.ndarray | None = None,
     ) -> None:
         """Add whole sentences.
 
@@ -51,6 +53,8 @@ class ShardWriter:
             values: target token ids (sum of lengths,).
             log_probs: natural logarithm of the probability the model gives each of these tokens, any float dtype (sum
                 of lengths,), stored as float32; ``None``, then for all sentences of the shard, if they are not known.
+            documents: number of the document each of these tokens is in, ascending over the shard, integers (sum of
+                lengths,); ``None``, then for all sentences of the shard, if there are no documents.
 
         Raises:
             DatastoreError: the keys are not finite in float16, or the log-probabilities not at all (the message names
@@ -59,7 +63,7 @@ class ShardWriter:
         """
         with np.errstate(over="ignore"):  # found below
             keys = keys.astype(np.float16, copy=False)
-        self._check(sentences, lengths, keys, values, log_probs)
+        self._check(sentences, lengths, keys, values, log_probs, documents)
         owners = np.repeat(np.asarray(sentences), lengths)
         _require_finite(np.isfinite(keys).all(axis=1), owners, "keys that are NaN or beyond the range of float16")
         if log_probs is not None:
@@ -72,6 +76,8 @@ class ShardWriter:
             self._values[sentence] = values[offset : offset + length].astype(self._value_dtype)
             if log_probs is not None:
                 self._log_probs[sentence] = log_probs[offset : offset + length].astype(np.float32)
+            if documents is not None:
+                self._documents[sentence] = documents[offset : offset + length].astype(np.int64)
             offset += length
 
     def _check(
@@ -81,13 +87,16 @@ class ShardWriter:
         keys: np.ndarray,
         values: np.ndarray,
         log_probs: np.ndarray | None,
+        documents: np.ndarray | None,
     ) -> None:
         if not len(keys) == len(values) == sum(lengths):
             raise ValueError(f"{len(keys)} keys and {len(values)} values for sentences of {sum(lengths)} tokens")
-        if log_probs is not None and len(log_probs) != len(keys):
-            raise ValueError(f"{len(keys)} keys and {len(log_probs)} log-probabilities")
-        if self._runs and bool(self._log_probs) != (log_probs is not None):
-            raise ValueError(f"shard {self.shard} has log-probabilities of some of its keys only")
+        there = {"log-probabilities": bool(self._log_probs), "documents": bool(self._documents)}
+        for name, given in (("log-probabilities", log_probs), ("documents", documents)):
+            if given is not None and len(given) != len(keys):
+                raise ValueError(f"{len(keys)} keys and {len(given)} {name}")
+            if self._runs and there[name] != (given is not None):
+                raise ValueError(f"shard {self.shard} has {name} of some of its keys only")
         if self._runs and keys.shape[1] != self._dimension:
             raise ValueError(f"keys of dimension {keys.shape[1]} after keys of {self._dimension}")
         new = {s for s in sentences if self.first <= s < self.last and s not in self._runs}
@@ -115,12 +124,15 @@ class ShardWriter:
         arrays = {}
         if entries:
             sentence_ids = np.array(order, dtype=np.int32 if self.last < 2**31 else np.int64)
+            highest = max((int(self._documents[s].max()) for s in order if len(self._documents.get(s, ()))), default=0)
+            document_dtype = np.int32 if highest < 2**31 else np.int64
             contents = {
                 "keys": self._spool.read(self._runs[s] for s in order),
                 "values": (self._values[s] for s in order),
                 "sentences": iter((np.repeat(sentence_ids, lengths),)),
                 "positions": (np.arange(length, dtype=np.int32) for length in lengths),
                 "log_probs": (self._log_probs[s] for s in order),
+                "documents": (self._documents[s].astype(document_dtype) for s in order),
             }
             types = {
                 "keys": np.dtype(np.float16),
@@ -128,9 +140,13 @@ class ShardWriter:
                 "sentences": sentence_ids.dtype,
                 "positions": np.dtype(np.int32),
                 "log_probs": np.dtype(np.float32),
+                "documents": np.dtype(document_dtype),
+            }
+            absent = {
+                name for name, parts in (("log_probs", self._log_probs), ("documents", self._documents)) if not parts
             }
             for name in ARRAYS:
-                if name == "log_probs" and not self._log_probs:
+                if name in absent:
                     continue
                 shape = (entries, self._dimension) if name == "keys" else (entries,)
                 arrays[name] = write_npy(array_path(self.root, name, self.shard), shape, types[name], contents[name])

@@ -160,6 +160,21 @@ class ShardedDatastore(Datastore):
         return self._mapped("log_probs", np.float32)
 
     @cached_property
+    def documents(self) -> np.ndarray | None:
+        """Number of every entry's document, (N,); ``None`` if that was not stored."""
+        if any("documents" not in shard.arrays for shard in self.manifest.shards if shard.entries):
+            return None
+        return self._read("documents")
+
+    @cached_property
+    def continues(self) -> np.ndarray | None:
+        sentences, documents = self.sentences, self.documents
+        steps = np.diff(sentences)
+        # Between two blocks that do not follow each other something was left out: the next token is missing.
+        follows = steps == 0 if documents is None else (steps <= 1) & (np.diff(documents) == 0)
+        return np.append(follows, False)
+
+    @cached_property
     def _mapped_sentences(self) -> ShardedArray:
         return self._mapped("sentences", np.int64)
 

@@ -109,6 +109,22 @@ class LogProbContent:
         yield from self._positive.told("log-probabilities", "above 0")
 
 
+class DocumentContent:
+    """Numbers of documents never fall."""
+
+    def __init__(self) -> None:
+        self._unordered = Tally()
+        self._previous = -1
+
+    def add(self, documents: np.ndarray) -> None:
+        """Judge the next rows, integers (n,), n > 0."""
+        self._unordered.add(documents < np.concatenate([[self._previous], documents[:-1]]))
+        self._previous = int(documents[-1])
+
+    def faults(self) -> Iterator[str]:
+        yield from self._unordered.told("document numbers", "smaller than the one before, or negative")
+
+
 class SentenceContent:
     """Sentences are in order, all of a range but those left out, and each is whole.
 

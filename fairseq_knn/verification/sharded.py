@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fairseq_knn.datastore.layout import ARRAYS, OPTIONAL_ARRAYS, array_path, commit_path, manifest_path
-from fairseq_knn.datastore.manifest import Manifest, ShardRecord
+from fairseq_knn.datastore.manifest import TRANSLATION, Manifest, ShardRecord
 from fairseq_knn.datastore.merging import begun, commit_record, committed, how_to_finish
 from fairseq_knn.datastore.sharded import ShardedDatastore
 from fairseq_knn.storage.digest import short
 from fairseq_knn.verification.content import (
+    DocumentContent,
     Endings,
     KeyContent,
     LogProbContent,
@@ -123,7 +124,7 @@ class ShardedCheck(Check):
             yield "keys", f"the shard has {record.entries:,} entries, but its record names {sorted(record.arrays)}"
         files = ShardReader(self._path, shard, record, self._dropped, advance)
         keys, values, log_probs = KeyContent(), ValueContent(self._symbols), LogProbContent()
-        sentences = SentenceContent(first, last, record.sentences)
+        sentences, documents = SentenceContent(first, last, record.sentences), DocumentContent()
         for blocks in files.blocks(block_rows(2 * max(1, record.dimension))):
             if "keys" in blocks:
                 keys.add(blocks["keys"])
@@ -131,9 +132,12 @@ class ShardedCheck(Check):
                 values.add(blocks["values"])
             if "log_probs" in blocks:
                 log_probs.add(blocks["log_probs"])
+            if "documents" in blocks:
+                documents.add(blocks["documents"])
             if "sentences" in blocks:
                 starts = sentences.add(blocks["sentences"], blocks.get("positions"))
-                if "values" in blocks:
+                # Only translations end with the block they are in.
+                if "values" in blocks and self._plan.kind == TRANSLATION:
                     self._endings.add(starts, blocks["values"])
         self._endings.end_shard()
         yield from files.faults
@@ -143,6 +147,7 @@ class ShardedCheck(Check):
             ("sentences", {"sentences"}, sentences.faults),
             ("positions", {"sentences", "positions"}, sentences.position_faults),
             ("log_probs", {"log_probs"}, log_probs.faults),
+            ("documents", {"documents"}, documents.faults),
         ):
             if needed <= files.complete:
                 yield from ((name, fault) for fault in faults())

@@ -34,6 +34,7 @@ class Corpus:
         self.keys = [rng.normal(size=(n, dimension)).astype(np.float16) for n in self.lengths]
         self.values = [rng.integers(0, 1000, n) for n in self.lengths]
         self.log_probs = [-rng.exponential(size=n).astype(np.float32) for n in self.lengths]
+        self.documents = [np.full(n, number // 4) for number, n in enumerate(self.lengths)]
         self.plan = Plan(
             model="a" * 64,
             model_name="TestModel",
@@ -69,6 +70,7 @@ class Corpus:
                 np.concatenate([self.keys[s] for s in batch]),
                 np.concatenate([self.values[s] for s in batch]),
                 np.concatenate([self.log_probs[s] for s in batch]),
+                np.concatenate([self.documents[s] for s in batch]),
             )
         part.commit()
 

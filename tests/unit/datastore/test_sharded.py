@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fairseq_knn.datastore import Datastore, DatastoreWriter, Manifest, sharded_array
+from fairseq_knn.datastore import (
+    LANGUAGE_MODEL,
+    TRANSLATION,
+    Datastore,
+    DatastoreWriter,
+    Manifest,
+    ShardedDatastore,
+    sharded_array,
+)
 from fairseq_knn.datastore.layout import ARRAYS, array_path
 from fairseq_knn.errors import DatastoreError
 from tests.damage import flip
@@ -76,6 +84,32 @@ def test_log_probabilities(tmp_path: Path) -> None:
     ids = np.random.default_rng(0).integers(0, store.entries, (4, 7))
     np.testing.assert_array_equal(stored[ids], expected[ids])
     assert isinstance(stored.shard(1), np.memmap)
+
+
+def test_documents_and_what_continues_them(tmp_path: Path) -> None:
+    lengths = [3, 2, 4, 1]
+    keys, values = np.eye(10), np.arange(10)
+    documents = np.array([0, 0, 1, 1, 1, 1, 1, 4, 4, 4])
+    store = write_datastore(tmp_path / "lm", keys, values, lengths, 2, documents=documents)
+    assert isinstance(store, ShardedDatastore)
+    assert store.plan.kind == LANGUAGE_MODEL
+    np.testing.assert_array_equal(store.documents, documents)
+    # A document goes on across blocks; the last entry of all is followed by nothing.
+    assert store.continues.tolist() == [True, False, True, True, True, True, False, True, True, False]
+    translations = write_datastore(tmp_path / "mt", keys, values, lengths, 2)
+    assert isinstance(translations, ShardedDatastore)
+    assert (translations.plan.kind, translations.documents) == (TRANSLATION, None)
+    assert translations.continues.tolist() == [True, True, False, True, False, True, True, True, False, False]
+
+
+def test_a_document_does_not_continue_over_a_block_that_was_left_out(tmp_path: Path) -> None:
+    corpus = Corpus(sentences=4, shard_sentences=4)
+    writer = DatastoreWriter(tmp_path, corpus.plan)
+    part = writer.open_shard(0)
+    part.add([0, 1, 3], [2, 1, 2], np.eye(5), np.arange(5), documents=np.zeros(5, np.int64))
+    part.commit()
+    writer.finish()
+    assert Datastore.load(tmp_path).continues.tolist() == [True, True, False, True, False]
 
 
 def test_damaged_log_probabilities_are_not_read_as_a_whole(tmp_path: Path) -> None:
@@ -173,7 +207,7 @@ def test_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return stock(path, **options)
 
     monkeypatch.setattr(Path, "stat", refuse)
-    with pytest.raises(DatastoreError, match=r"keys-00000\.npy cannot be read \(Permission denied\)"):
+    with pytest.raises(DatastoreError, match=r"\w+-00000\.npy cannot be read \(Permission denied\)"):
         Datastore.load(tmp_path)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fairseq_knn.datastore import Datastore, DatastoreWriter
+from fairseq_knn.datastore import TRANSLATION, Datastore, DatastoreWriter
 from fairseq_knn.datastore.description import describe, describe_begun
 from fairseq_knn.datastore.layout import ARRAYS, array_path, commit_path, manifest_path
 from fairseq_knn.datastore.merging import begun
@@ -30,7 +30,9 @@ def write(path: Path) -> Path:
     values = rng.integers(4, 50, sum(LENGTHS))
     values[np.cumsum(LENGTHS) - 1] = EOS
     keys, log_probs = rng.normal(size=(len(values), 6)), -rng.exponential(size=len(values))
-    write_datastore(path, keys, values, LENGTHS, 3, vocabulary_size=50, log_probs=log_probs)
+    documents = np.arange(len(values)) // 5
+    optional = {"log_probs": log_probs, "documents": documents}
+    write_datastore(path, keys, values, LENGTHS, 3, vocabulary_size=50, kind=TRANSLATION, **optional)
     return path
 
 
@@ -85,14 +87,14 @@ def test_whole_with_sentences_left_out_and_a_shard_without_entries(tmp_path: Pat
 @pytest.mark.parametrize("name", ARRAYS)
 def test_flipped_bit(name: str, store: Path) -> None:
     file = array_path(store, name, 1)
-    flip(file, -8)  # the lowest bit of a number, so that only the positions and sentences become wrong ones
+    flip(file, -8)  # the lowest bit of a number, so that only sentences, positions and documents become wrong ones
     faults = found(store)
     assert f"{file}: its checksum is " in faults[0]
     assert (
         "restore it, or delete manifest.json and shards/commit-00001.json and run the command that built" in faults[0]
     )
-    assert len(faults) == (2 if name in ("sentences", "positions") else 1)
-    assert all(name in fault for fault in faults)
+    assert len(faults) == (2 if name in ("sentences", "positions", "documents") else 1)
+    assert all(name.removesuffix("s") in fault for fault in faults)
 
 
 @pytest.mark.parametrize("name", ARRAYS)
@@ -153,6 +155,7 @@ WRONG = [
     ("log_probs", 0, set_item(2, np.nan), "of 9 log-probabilities 1 is NaN or infinite (in row 2)"),
     ("log_probs", 1, set_item(0, -np.inf), "of 12 log-probabilities 1 is NaN or infinite (in row 0)"),
     ("log_probs", 2, set_item(14, 0.01), "of 15 log-probabilities 1 is above 0 (in row 14)"),
+    ("documents", 1, set_item(3, 0), "of 12 document numbers 1 is smaller than the one before, or negative (in row 3)"),
 ]
 
 
@@ -222,7 +225,9 @@ def test_shards_and_arrays_that_the_manifest_lacks(store: Path) -> None:
     assert len(faults) == 3
     assert "counts 2 shards, but there are 3" in faults[0]
     assert "counts 36 entries, but there are 21" in faults[1]
-    assert "has 9 entries, but its record names ['keys', 'log_probs', 'positions', 'sentences']" in faults[2]
+    assert (
+        "has 9 entries, but its record names ['documents', 'keys', 'log_probs', 'positions', 'sentences']" in faults[2]
+    )
 
 
 def test_log_probabilities_are_rounded(store: Path) -> None:
@@ -250,7 +255,7 @@ def test_log_probabilities_need_not_be_there(store: Path) -> None:
     without_log_probs(store, 0, 2)
     assert found(store) == found(store, faults=False) == []
     known = describe(Datastore.load(store))
-    assert list(known["bytes"]) == ["keys", "values", "sentences", "positions"]
+    assert list(known["bytes"]) == ["keys", "values", "sentences", "positions", "documents"]
 
 
 def test_several_problems_are_all_told(store: Path) -> None:
