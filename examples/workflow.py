@@ -10,7 +10,7 @@ from pathlib import Path
 
 # Lines of a program's output worth showing while one waits.
 _INTERESTING = re.compile(
-    r"fairseq_knn|fairseq-knn|train_inner|valid on|Translated|Generate "
+    r"fairseq_knn|fairseq-knn|train_inner|valid on|Translated|Generate |Evaluated|Perplexity"
     r"|recall|best:|entries|error|Error|licen[cs]e|sentences"
 )
 _NOISE = re.compile(r"^[STHDP]-\d|UserWarning|_name|swigfaiss")
@@ -28,12 +28,14 @@ class Workflow:
 
     Attributes:
         environment: of the commands; the programs of this interpreter's environment come first.
+        seconds: what all of them took, in this run or before.
     """
 
     def __init__(self, directory: Path) -> None:
         self.logs = directory / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
         self.environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
+        self.seconds = 0.0
         self.environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
     def run(self, name: str, command: str) -> str:
@@ -51,6 +53,7 @@ class Workflow:
         print(f"\n[{name}]\n$ {_wrap(words)}", flush=True)
         if log.exists() and (content := log.read_text(encoding="utf-8")).startswith(f"$ {words}\n"):
             print("  done before", flush=True)
+            self.seconds += _seconds(content)
             return content
         partial = log.with_suffix(".part")
         started = time.monotonic()
@@ -76,9 +79,19 @@ class Workflow:
             partial.replace(failed)
             tail = failed.read_text(encoding="utf-8").splitlines()[-5:]
             raise CommandFailed("\n".join([*tail, f"[{name}] ended with status {status}; its output is in {failed}"]))
+        with partial.open("a", encoding="utf-8") as file:
+            file.write(f"# {time.monotonic() - started:.1f} s\n")
         partial.replace(log)
-        print(f"  {time.monotonic() - started:.0f} s", flush=True)
-        return log.read_text(encoding="utf-8")
+        content = log.read_text(encoding="utf-8")
+        self.seconds += _seconds(content)
+        print(f"  {_seconds(content):.0f} s", flush=True)
+        return content
+
+
+def _seconds(log: str) -> float:
+    """What a command took, from the last line of its log."""
+    last = re.search(r"^# ([\d.]+) s\n\Z", log, re.MULTILINE)
+    return float(last[1]) if last else 0.0
 
 
 def _wrap(command: str) -> str:
