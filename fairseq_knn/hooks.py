@@ -123,10 +123,10 @@ def _names_that_numpy_removed() -> Callable[[], None]:
 
     if hasattr(np, "compat"):
         return lambda: None
-    np.compat = SimpleNamespace(long=int)
+    vars(np)["compat"] = SimpleNamespace(long=int)
 
     def restore() -> None:
-        del np.compat
+        del vars(np)["compat"]
 
     return restore
 

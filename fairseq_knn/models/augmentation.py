@@ -88,8 +88,8 @@ class Augmentation:
         """Mix the neighbours into the log-probability of one token per position, float32 (b, t).
 
         Args:
-            model_log_probs: of the part *logits* of a decoder's output, float32 (b, t, V). At least those of the targets
-                are right.
+            model_log_probs: of the part *logits* of a decoder's output, float32 (b, t, V), right at least at the
+                targets.
             highest: the highest of these, float32 (b, t); needed with a threshold.
             logits: that part.
             state: of the whole output.
@@ -108,7 +108,7 @@ class Augmentation:
         positions = wanted.nonzero().squeeze(-1)
         flat_query, flat_target = query.flatten(0, -2), target.flatten()
         flat_log_probs = model_log_probs.flatten(0, -2)
-        for part in positions.split(max(1, _SCORED_NEIGHBOURS // self.retriever.k)):
+        for part in torch.split(positions, max(1, _SCORED_NEIGHBOURS // self.retriever.k)):
             neighbours = self._complete(self.retriever.retrieve(flat_query[part]))
             # Only a combiner that looks at the model's distribution gets it.
             given = flat_log_probs[part] if isinstance(self.combiner, TrainedCombiner) else flat_log_probs[:0]

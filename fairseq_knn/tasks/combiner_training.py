@@ -16,9 +16,9 @@ from fairseq_knn.combiners import TrainedCombiner
 from fairseq_knn.combiners.measuring import means
 from fairseq_knn.datastore import Datastore
 from fairseq_knn.errors import CombinerError, ConfigurationError
+from fairseq_knn.models.augmentation import Augmentation
 from fairseq_knn.models.base_model import BaseModel, architecture, read_base, same_model_class
 from fairseq_knn.models.frozen_base import combiner_of, freeze
-from fairseq_knn.models.augmentation import Augmentation
 from fairseq_knn.models.knn_decoder import augment, knn_decoder
 from fairseq_knn.models.training_step import TrainingStep
 from fairseq_knn.storage.digest import short
