@@ -12,6 +12,7 @@ import torch
 
 from fairseq_knn.combiners.loading import load_combiner
 from fairseq_knn.errors import UserError
+from fairseq_knn.tasks.combiner_training import BEST
 from tests import cli, toy
 
 SETTINGS = {
@@ -319,6 +320,11 @@ def test_foreign_caches_and_checkpoints(
         toy.build(tmp_path / "d", model=directory / "checkpoint_best.pt")
     with pytest.raises(UserError, match="of the kind adaptive, but --knn-combiner asks for robust"):
         toy.generate_with(directory / "checkpoint_best.pt", "--knn-combiner", "robust")
+    for arguments in ((directory / "checkpoint_best.pt",), (toy.BASE, "--knn-combiner-path", directory / BEST)):
+        with pytest.raises(
+            UserError, match=r"of the kind adaptive, but --knn-combiner asks for vanilla: .* base model"
+        ):
+            toy.generate_with(*arguments, "--knn-datastore-path", datastore, "--knn-combiner", "vanilla")
     with pytest.raises(UserError, match="was trained with 8 neighbours, but 4 are asked for"):
         toy.generate_with(directory / "checkpoint_best.pt", "--knn-k", 4)
 
