@@ -52,6 +52,7 @@ class Augmentation:
         self.positions = 0
         self.skipped = 0
         self._sums: dict[str, Tensor] = {}
+        self._checked = False
 
     def log_probs(
         self, model_log_probs: Tensor, logits: Tensor, state: DecoderState, least: float, target: Tensor | None = None
@@ -96,6 +97,12 @@ class Augmentation:
     ) -> Neighbours:
         own = None if step is None else step.own
         neighbours = self._complete(self.retriever.retrieve(query, wanted, own))
+        if step is None and not self._checked and self.retriever.statistics.queries:
+            # The first search alone: to ask at every step would make a GPU wait. Without neighbours it is the model
+            # that translates, and nobody would notice.
+            self._checked = True
+            if not neighbours.found.any():
+                check_retrieval(query, neighbours)
         if step is None or not isinstance(self.combiner, TrainedCombiner):
             return neighbours
         check_retrieval(query, neighbours)

@@ -291,6 +291,10 @@ def test_distances_that_are_no_numbers(cached: bool, datastore: Path, tmp_path: 
     arguments = ("--knn-cache", tmp_path / "cache") if cached else ()
     with pytest.raises(UserError, match=r"no neighbour was found for a whole batch, .*`fairseq-knn verify`"):
         toy.train_combiner(tmp_path / "save", store, *SETTINGS["adaptive"], *ON_VALID, *arguments)
+    # Nor does the base model translate in the place of both.
+    for combiner in ((), ("--knn-combiner-path", toy.TOY / "knnbox_adaptive")):
+        with pytest.raises(UserError, match=r"no neighbour was found for a whole batch, .*`fairseq-knn verify`"):
+            toy.translate(store, *combiner)
 
 
 def test_foreign_caches_and_checkpoints(
