@@ -25,9 +25,9 @@ NAMES = {BASE_TEXT: "Wikipedia", DOMAIN: "Bible"}
 # What is read at a time: 256 pieces of context alone, then 256 that are scored.
 BLOCK, CONTEXT = 512, 256
 CLUSTERS = "kmeans"
-MAX_KNNS = 1024
+MAX_KNNS = 256
 ALWAYS = 9_999_999  # --knn-min-knns that searches at every step
-SWEEP = (1, 8, 64, 512, ALWAYS)
+SWEEP = (1, 16, 128, ALWAYS)
 SAVED = 0.5  # at least, by the setting that is chosen from the sweep
 FINE_TUNED_LAMBDA = 0.25
 PROMPTS, PROMPT, LENGTH = 64, 16, 80  # how many are continued; pieces of each, and of its continuation
@@ -187,18 +187,18 @@ class Demo:
         return self.work / name / "checkpoint_last.pt"
 
     def _train_base(self) -> None:
-        self._train("base", BASE_TEXT, "--lr 3e-3 --warmup-updates 200 --max-update 1000")
+        self._train("base", BASE_TEXT, "--lr 3e-3 --warmup-updates 200 --max-update 800")
 
     def _fine_tune(self) -> None:
         start = f"--finetune-from-model {quote(self.model('base'))}"
-        self._train("fine-tuned", DOMAIN, f"{start} --lr 1e-3 --warmup-updates 50 --max-update 300")
+        self._train("fine-tuned", DOMAIN, f"{start} --lr 1e-3 --warmup-updates 50 --max-update 250")
 
     def _train(self, name: str, text: str, options: str) -> None:
         self.flow.run(
             f"train-{name}",
             f"fairseq-train {quote(self.binary(text))} --task language_modeling --save-dir "
             f"{quote(self.model(name).parent)} --cpu --seed {SEED} --arch transformer_lm "
-            "--share-decoder-input-output-embed --decoder-layers 3 --decoder-embed-dim 128 --decoder-input-dim 128 "
+            "--share-decoder-input-output-embed --decoder-layers 2 --decoder-embed-dim 128 --decoder-input-dim 128 "
             "--decoder-output-dim 128 --decoder-ffn-embed-dim 512 --decoder-attention-heads 4 --dropout 0.1 "
             "--optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 1.0 --lr-scheduler inverse_sqrt "
             f"--tokens-per-sample {BLOCK} --sample-break-mode none --max-tokens 2048 {options} --no-epoch-checkpoints "
@@ -239,7 +239,7 @@ class Demo:
         self.flow.run(
             f"tune-{model}",
             f"{self._read(model, 'fairseq-knn tune')} --knn-datastore-path {quote(self.store(model))} --gen-subset "
-            f"valid --context-window {CONTEXT} --max-tokens 4096 --ks 64 256 1024 --lambdas 0.25 0.4 0.5 0.6 0.7 0.8 "
+            f"valid --max-tokens 8192 --ks 64 256 1024 --lambdas 0.25 0.4 0.5 0.6 0.7 0.8 "
             f"0.9 --temperatures 1 3 10 30 --output {quote(output)}",
         )
         best = json.loads(output.read_text(encoding="utf-8"))["best"]
@@ -250,7 +250,7 @@ class Demo:
     def _evaluate(self, name: str, model: str, split: str, options: str) -> str:
         return self.flow.run(
             name,
-            f"{self._read(model)} --gen-subset {split} --context-window {CONTEXT} --max-tokens 4096 {options}",
+            f"{self._read(model)} --gen-subset {split} --context-window {CONTEXT} --max-tokens 16384 {options}",
         )
 
     def _plain(self, model: str, text: str, system: str) -> None:
@@ -309,6 +309,7 @@ class Demo:
             "generation": {system: asdict(figures) for system, figures in generated.items()},
             "entries": json.loads((self.store("base") / "manifest.json").read_text(encoding="utf-8"))["entries"],
             "seconds": round(self.flow.seconds),
+            "processor_seconds": round(self.flow.processor_seconds),
         }
         self.results.mkdir(parents=True, exist_ok=True)
         self.pictures.mkdir(parents=True, exist_ok=True)
