@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any
 
 from hydra.core.utils import JobReturn
@@ -29,6 +29,7 @@ def install() -> None:
         _undo.append(_one_sentence_for_user_errors())
         _undo.append(_one_sentence_under_hydra())
         _undo.append(_one_package_from_two_paths())
+        _undo.append(_names_that_numpy_removed())
         _undo.append(_checkpoints_of_forks())
         _undo.append(_checkpoints_of_combiners())
 
@@ -115,6 +116,21 @@ def _one_package_from_two_paths() -> Callable[[], None]:
     return restore
 
 
+def _names_that_numpy_removed() -> Callable[[], None]:
+    """fairseq's main branch cuts text into lines (``--sample-break-mode eos``, fairseq-interactive with a language
+    model) with ``np.compat.long``, which numpy 2 does not have any more."""
+    import numpy as np
+
+    if hasattr(np, "compat"):
+        return lambda: None
+    vars(np)["compat"] = SimpleNamespace(long=int)
+
+    def restore() -> None:
+        del vars(np)["compat"]
+
+    return restore
+
+
 def _checkpoints_of_forks() -> Callable[[], None]:
     """Checkpoints name architectures that only a fork has registered, with the parameters of a stock one."""
     from fairseq import checkpoint_utils
@@ -160,7 +176,7 @@ def _checkpoints_of_combiners() -> Callable[[], None]:
     def load_checkpoint(cfg: Any, trainer: Any, **kwargs: Any) -> Any:
         extra_state, epoch_iterator = stock_load(cfg, trainer, **kwargs)
         if (training := getattr(trainer.task, "knn_training", None)) is not None:
-            training.after_loading(trainer, extra_state)
+            training.after_loading(trainer, extra_state, cfg)
         return extra_state, epoch_iterator
 
     checkpoint_utils.save_checkpoint, checkpoint_utils.load_checkpoint = save_checkpoint, load_checkpoint

@@ -68,7 +68,7 @@ class KNNWrapper:
             setattr(config, f"knn_{name}", value)
         check_config(config)
         self._session = KnnSession(config, self._datastores)
-        make_combiner(self._session.config)  # what is wrong with it is said here and not later
+        make_combiner(self._session.config, config.knn_combiner)  # what is wrong with it is said here and not later
         self._models: list[nn.Module] = []
 
     def break_into(self, model: Any) -> Any:

@@ -11,8 +11,10 @@ from fairseq_knn.datastore.layout import index_path, index_record_path
 from fairseq_knn.errors import SearchIndexError
 from fairseq_knn.index.backend import SearchBackend, as_matrix, mark_missing
 from fairseq_knn.index.faiss_files import read_index, reason
+from fairseq_knn.index.reconstruction import IndexDecoder
 from fairseq_knn.index.record import IndexRecord
 from fairseq_knn.index.self_test import SELF_TEST_KEYS, keys_found
+from fairseq_knn.index.stored_keys import open_keys
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ class FaissSearch(SearchBackend):
     Attributes:
         nprobe: lists looked into; ``None`` for an index without lists.
         k_factor: as given; ``None`` for an index without re-ranking.
+        name: for messages.
     """
 
     def __init__(self, index: faiss.Index, device: torch.device, nprobe: int, k_factor: int) -> None:
@@ -46,6 +49,9 @@ class FaissSearch(SearchBackend):
         on_gpu = _to_gpu(index, device) if device.type == "cuda" else None
         self.device = device if on_gpu is not None else torch.device("cpu")
         self._index = index if on_gpu is None else on_gpu
+        self._on_cpu = index  # GPUs cannot give back what they search
+        self._decode: IndexDecoder | None = None
+        self.name = "the index"
 
     @property
     def effort(self) -> tuple[int | None, int | None]:
@@ -69,6 +75,11 @@ class FaissSearch(SearchBackend):
             distances, ids = self._index.search(moved, k)
         distances, ids = mark_missing(distances, ids, k)
         return distances.to(queries.device), ids.to(queries.device)
+
+    def vectors(self, ids: torch.Tensor) -> torch.Tensor:
+        if self._decode is None:
+            self._decode = IndexDecoder(self._on_cpu, self.name)
+        return torch.from_numpy(self._decode(ids.cpu().numpy()))
 
 
 class FaissBackend(FaissSearch):
@@ -99,6 +110,7 @@ class FaissBackend(FaissSearch):
             )
         own = _NPROBE if record is None or record.nprobe is None else record.nprobe
         super().__init__(index, device, nprobe or own, (record and record.k_factor) or 1)
+        self.name = str(self.path)
         if record is not None and record.nprobe is not None and (self.nprobe or 0) < record.nprobe:
             logger.warning(
                 f"{self.path}: its recall ({record.recall:.3f}) was measured with --knn-nprobe "
@@ -109,6 +121,15 @@ class FaissBackend(FaissSearch):
                 f"searching {self.path} as it is; `fairseq-knn build-index {datastore.path}` makes a faster one"
             )
         self._test(datastore, record)
+        # Without a detour where the index measures distances to the stored keys themselves.
+        self._keys = (
+            open_keys(datastore, self.device, resident=not mapped)
+            if datastore.has_keys and _keeps_keys(index)
+            else None
+        )
+
+    def vectors(self, ids: torch.Tensor) -> torch.Tensor:
+        return super().vectors(ids) if self._keys is None else self._keys.gather(ids)
 
     def _test(self, datastore: Datastore, record: IndexRecord | None) -> None:
         """Stored keys must find themselves, as many as when the index was built.
@@ -133,6 +154,17 @@ class FaissBackend(FaissSearch):
                 f"wrongly; build it again with `fairseq-knn build-index {datastore.path}`, or pass "
                 "--knn-backend torch"
             )
+
+
+def _keeps_keys(index: faiss.Index) -> bool:
+    """Whether the distances of an index are those of the float16 keys, and not of codes."""
+    if isinstance(index, faiss.IndexPreTransform):
+        return False
+    if isinstance(index, faiss.IndexRefine):
+        index = index.refine_index
+    index = faiss.downcast_index(index)
+    half = isinstance(index, faiss.IndexScalarQuantizer) and index.sq.qtype == faiss.ScalarQuantizer.QT_fp16
+    return half or isinstance(index, faiss.IndexFlat | faiss.IndexIVFFlat)
 
 
 def _set_nprobe(index: faiss.Index, nprobe: int) -> int | None:

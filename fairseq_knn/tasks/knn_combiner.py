@@ -3,11 +3,15 @@
 from fairseq_knn.combiners import COMBINERS, Combiner, CombinerSizes, TrainedCombiner, VanillaCombiner
 from fairseq_knn.combiners.loading import load_combiner
 from fairseq_knn.errors import CombinerError, ConfigurationError
-from fairseq_knn.tasks.knn_config import DEFAULT_K, KnnConfig, complete
+from fairseq_knn.tasks.knn_config import KnnConfig, complete
 
 
-def make_combiner(config: KnnConfig) -> Combiner:
+def make_combiner(config: KnnConfig, asked: str | None) -> Combiner:
     """The combiner that complete settings ask for, trained ones ready to be used.
+
+    Args:
+        config: the settings, completed.
+        asked: ``--knn-combiner`` as it was given.
 
     Raises:
         ConfigurationError: a setting is out of its range, or a trained combiner is asked for and not named.
@@ -21,20 +25,25 @@ def make_combiner(config: KnnConfig) -> Combiner:
             f"--knn-combiner {kind} has to be trained: name the directory of a trained one with --knn-combiner-path"
         )
     combiner = load_combiner(path)
-    check_kind(combiner, config, path)
+    check_kind(combiner, asked, path)
     return combiner.eval()
 
 
-def check_kind(combiner: Combiner, config: KnnConfig, place: str) -> None:
+def check_kind(combiner: Combiner, asked: str | None, place: str) -> None:
     """
+    Args:
+        combiner: a trained one.
+        asked: ``--knn-combiner`` as it was given: neither its default nor what another checkpoint recorded is a wish.
+        place: where the combiner is.
+
     Raises:
-        CombinerError: a trained combiner is of another kind than ``--knn-combiner`` asks for.
+        CombinerError: it is of another kind than what is asked for.
     """
-    # Vanilla is what nobody who names a trained combiner can mean: it is the default.
-    if config.knn_combiner not in (VanillaCombiner.kind, combiner.kind):
+    if asked not in (None, combiner.kind):
+        other = "name the base model alone" if asked == VanillaCombiner.kind else "name another one"
         raise CombinerError(
-            f"{place} holds a combiner of the kind {combiner.kind}, but --knn-combiner asks for {config.knn_combiner}: "
-            "leave --knn-combiner out, or name another one"
+            f"{place} holds a combiner of the kind {combiner.kind}, but --knn-combiner asks for {asked}: leave "
+            f"--knn-combiner out, or {other}"
         )
 
 
@@ -63,8 +72,8 @@ def fresh_combiner(given: KnnConfig, query_dim: int, vocabulary: int) -> Trained
             f"--knn-k is {given.knn_k} and --knn-max-k {given.knn_max_k}, but both say how many neighbours the "
             "combiner is trained with: pass one of them"
         )
-    k = counts.pop() if counts else DEFAULT_K
-    return kind.fresh(CombinerSizes(int(k or DEFAULT_K), query_dim, vocabulary, _options(given), _FLAGS))
+    k = counts.pop() if counts else given.usual_k
+    return kind.fresh(CombinerSizes(int(k or given.usual_k), query_dim, vocabulary, _options(given), _FLAGS))
 
 
 _FLAGS = {
@@ -86,7 +95,7 @@ def _options(given: KnnConfig) -> dict[str, object]:
         "bandwidth": given.knn_bandwidth,
         "beta": given.knn_noise_beta,
         "temperature": given.knn_temperature,
-        "fixed_k": (given.knn_k or DEFAULT_K) if given.knn_k_type == "fixed" else None,
+        "fixed_k": (given.knn_k or given.usual_k) if given.knn_k_type == "fixed" else None,
         "weight": complete(given).knn_lambda if given.knn_lambda_type == "fixed" else None,
     }
     asked: dict[str, object] = {name: value for name, value in options.items() if value is not None}
