@@ -23,9 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "centroids, learnt from a sample; all entries are then assigned. It takes 16 bytes of memory per cluster and "
         "dimension (1,000,000 clusters of dimension 1,024: 16 GB) and up to 20 per entry, whatever the sample is. Its "
         "time is the product of sample, clusters, dimension and iterations; but more than 40,000 centroids on a CPU "
-        "are searched by an index, and how often that finds the nearest is printed. greedy: near entries with one value "
-        "are merged, with one search in the datastore's index for every cluster; much faster, up to 20 bytes per entry. "
-        "--members takes over what RetoMaton or knn-transformers made. An interrupted run goes on when the same "
+        "are searched by an index, and how often that finds the nearest is printed. greedy: near entries with one "
+        "value are merged, with one search in the datastore's index for every cluster; much faster, up to 20 bytes per "
+        "entry. --members takes over what RetoMaton or knn-transformers made. An interrupted run goes on when the same "
         "command is run again; finished clusters with the same settings are left alone."
     )
     parser.add_argument("datastore", type=Path, metavar="DIR", help="a finished datastore")

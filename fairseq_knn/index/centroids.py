@@ -108,7 +108,8 @@ class IndexedCentroids(CentroidSearch):
 
     def nearest(self, keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         distances, ids = self._search.search(keys, 1)
-        return distances[:, 0], ids[:, 0]
+        # A key that is NaN has no nearest centroid; the first will do, as in the exact search.
+        return distances[:, 0], ids[:, 0].clamp_min(0)
 
 
 def centroid_recall(search: CentroidSearch, centroids: torch.Tensor, keys: torch.Tensor, device: torch.device) -> float:
