@@ -40,9 +40,10 @@ def at_target(model: Any, target: Tensor) -> Tensor:
 
 
 def states(model: Any, kind: str) -> Tensor:
-    with HiddenStateTap(model.decoder, kind).capture() as captured:
-        tiny.forward(model)
-    return captured[-1].detach()
+    tap = HiddenStateTap(model.decoder, kind)
+    with tap.capture() as captured:
+        output = tiny.forward(model)[0]
+    return (output if tap.is_output else captured[-1]).detach()
 
 
 def augmentation(model: Any, path: Path, kind: str = "decoder_output", weight: float = 0.6) -> Augmentation:
