@@ -8,12 +8,15 @@ import pytest
 import torch
 
 from fairseq_knn import Datastore, KNNWrapper, RetomatonWrapper
+from fairseq_knn.clustering import Clusters
 from tests import tiny_transformers as tiny
 
 REFERENCE = tiny.reference()
 TEXTS = tiny.tokens("test_tokens")
-# How they and we count; searches of 260 steps are the authors' in meta.json.
-MIN_KNNS = {"min1": 1, "min4": 4, "always_search": 9999999}
+# min_knns, and whether pointers are extended to clusters.
+SETTINGS = {"min1": (1, False), "min4": (4, False), "always_search": (9999999, False), "clusters_min1": (1, True)}
+# Perplexity and searches where no entry counts twice and no pointer leaves its sequence.
+OURS = {"min1": (33.92, 83), "min4": (16.18, 145), "always_search": (12.55, 260), "clusters_min1": (12.03, 21)}
 
 
 def log_probs(model: Any, batch: int = 1) -> np.ndarray:
@@ -56,9 +59,23 @@ def test_knn_lm(gpt2: Any, texts: Path) -> None:
         wrapper.break_out()
 
 
-@pytest.mark.parametrize("name", MIN_KNNS)
-def test_retomaton(gpt2: Any, texts: Path, name: str) -> None:
-    wrapper = RetomatonWrapper(texts, k=16, min_knns=MIN_KNNS[name], reference=True)
+@pytest.fixture(scope="module")
+def clustered(texts: Path) -> Path:
+    """The datastore with the reference's clusters."""
+    cluster = REFERENCE["clusters"].astype(np.int32)
+    Clusters("theirs", cluster, int(cluster.max()) + 1, {"method": "reference"}).save(Datastore.load(texts))
+    return texts
+
+
+def retomaton(store: Path, name: str, *, reference: bool) -> RetomatonWrapper:
+    least, clusters = SETTINGS[name]
+    named = "theirs" if clusters else None
+    return RetomatonWrapper(store, k=16, min_knns=least, clusters=named, reference=reference)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_retomaton(gpt2: Any, clustered: Path, name: str) -> None:
+    wrapper = retomaton(clustered, name, reference=True)
     wrapper.break_into(gpt2)
     try:
         np.testing.assert_allclose(log_probs(gpt2), REFERENCE[f"logp_retomaton_{name}"], atol=1e-4)
@@ -69,15 +86,11 @@ def test_retomaton(gpt2: Any, texts: Path, name: str) -> None:
         wrapper.break_out()
 
 
-# Perplexity and searches where no entry counts twice and no pointer leaves its sequence.
-OURS = {"min1": (33.92, 83), "min4": (16.18, 145), "always_search": (12.55, 260)}
-
-
-@pytest.mark.parametrize("name", MIN_KNNS)
-def test_retomaton_as_we_count(gpt2: Any, texts: Path, name: str) -> None:
+@pytest.mark.parametrize("name", SETTINGS)
+def test_retomaton_as_we_count(gpt2: Any, clustered: Path, name: str) -> None:
     perplexity, searches = OURS[name]
     for batch in (1, 20):
-        wrapper = RetomatonWrapper(texts, k=16, min_knns=MIN_KNNS[name])
+        wrapper = retomaton(clustered, name, reference=False)
         wrapper.break_into(gpt2)
         measured = float(np.exp(-log_probs(gpt2, batch).mean()))
         wrapper.break_out()
