@@ -10,12 +10,14 @@ Each step is one option, and several can be given at once; they run in this orde
     --prompt TEXT                       what the model goes on with
 
 Options have the names of knn-transformers' script of this name; docs/transformers.md tells of each what became of it.
+@FILE stands for the options in a file, such as those in configs/knn_lm/transformers.
 """
 
 import argparse
 import json
 import logging
 import math
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -296,10 +298,20 @@ def check(args: argparse.Namespace) -> None:
             raise ConfigurationError(f"--{name} is {value}, but must be at least 1")
 
 
+class Parser(argparse.ArgumentParser):
+    """Reads options from files, too: @FILE, several in a line, with comments."""
+
+    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
+        return shlex.split(arg_line, comments=True)
+
+
 def parser() -> argparse.ArgumentParser:
     """All options; those with '-' in the place of '_' are the same."""
-    made = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    made = Parser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        fromfile_prefix_chars="@",
     )
 
     def options(title: str) -> Callable[..., None]:

@@ -164,3 +164,15 @@ def test_mistakes_are_one_sentence(
         assert message in error
     assert run_clm.main(["--model_name_or_path", str(work / "nothing"), "--do_eval"]) == 1
     assert "nothing is not loaded" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "path", sorted((cli.ROOT / "configs/knn_lm/transformers").glob("*")), ids=lambda path: path.name
+)
+def test_published_models(run_clm: ModuleType, path: Path) -> None:
+    args = run_clm.parser().parse_args([f"@{path}", "--do_eval", "--retomaton"])
+    assert args.model_name_or_path == f"neulab/{path.stem}-finetuned-wikitext103"
+    assert (args.k, args.lmbda, args.knn_temp, args.stride, args.dataset_config_name) == (
+        *(1024, 0.25, 1.0, 512),
+        "wikitext-103-raw-v1",
+    )
