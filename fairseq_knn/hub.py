@@ -1,9 +1,10 @@
 """Datastores for a model of fairseq that is loaded already."""
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
+from fairseq.models import FairseqLanguageModel
 from torch import nn
 
 from fairseq_knn.datastore import Datastore
@@ -11,9 +12,9 @@ from fairseq_knn.errors import ConfigurationError, DatastoreError
 from fairseq_knn.models.knn_decoder import KnnDecoder, knn_decoder, restore, take_fingerprint
 from fairseq_knn.retrieval import Retriever
 from fairseq_knn.tasks.knn_combiner import make_combiner
-from fairseq_knn.tasks.knn_config import KnnConfig, check_config
-from fairseq_knn.tasks.knn_session import KnnSession
-from fairseq_knn.wrapper_settings import WrapperSettings
+from fairseq_knn.tasks.knn_config import KnnConfig, LanguageModelKnnConfig, check_config
+from fairseq_knn.tasks.knn_session import KnnSession, check_kind_of
+from fairseq_knn.wrapper_settings import OF_RETOMATON, WrapperSettings
 
 
 class HubKnn:
@@ -39,7 +40,9 @@ class HubKnn:
                 "the model consults datastores already: break_out() of the wrapper that is in it first (one wrapper "
                 "takes several datastores)"
             )
-        config = _config(settings)
+        config = _config(settings, LanguageModelKnnConfig if _is_language_model(models[0]) else KnnConfig)
+        for store in datastores:
+            check_kind_of(store, config)
         self._session = KnnSession(config, datastores)
         make_combiner(self._session.config)  # what is wrong with it is said before the model is changed
         self._models: list[nn.Module] = []
@@ -77,18 +80,21 @@ class HubKnn:
         return self._session.retrievers
 
 
-def _config(settings: WrapperSettings) -> KnnConfig:
+def _is_language_model(model: nn.Module) -> bool:
+    return isinstance(model, FairseqLanguageModel)
+
+
+def _config(settings: WrapperSettings, kind: type[KnnConfig]) -> KnnConfig:
     """The same as flags of the tasks."""
-    config = KnnConfig()
-    for field in fields(settings):
-        value = getattr(settings, field.name)
-        name = f"knn_{_CALLED.get(field.name, field.name)}"
-        if hasattr(config, name):
-            setattr(config, name, value)
-        elif value != field.default:
-            raise ConfigurationError(f"a fairseq model has no setting {field.name}: leave it out")
+    if settings.no_pointer:  # no flag has that, for then it is the task without RetoMaton
+        settings = replace(settings, **{name: _DEFAULTS[name] for name in ("retomaton", *OF_RETOMATON)})
+    config = kind()
+    for name in _DEFAULTS:
+        if name != "no_pointer":
+            setattr(config, f"knn_{_CALLED.get(name, name)}", getattr(settings, name))
     check_config(config)
     return config
 
 
 _CALLED = {"lmbda": "lambda"}
+_DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(WrapperSettings)}

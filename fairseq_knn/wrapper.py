@@ -139,7 +139,7 @@ class RetomatonWrapper(KNNWrapper):
         options: those of :class:`KNNWrapper`, and ``min_knns`` (1; any value from *max_knns* on searches at every
             step), ``max_knns`` (1024, or k if that is more; of a translation model k), ``clusters`` (name of clusters
             made by ``fairseq-knn cluster``; by default none are used), ``no_pointer`` (search at every step, follow
-            nothing), ``reference`` (count as the authors' program does).
+            nothing), ``reference_counting`` (count as the authors' program does).
     """
 
     _names = RETOMATON_SETTINGS

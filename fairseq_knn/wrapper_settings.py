@@ -10,7 +10,7 @@ from fairseq_knn.index import BACKENDS, LOADS
 
 DEVICES = ("auto", "cpu", "cuda")
 _CHOICES = {"backend": BACKENDS, "device": DEVICES, "load": LOADS}
-_WHOLE_NUMBERS = {"k": 1, "nprobe": 1, "min_knns": 0, "max_knns": 1}
+_WHOLE_NUMBERS = {"k": 1, "nprobe": 1, "min_knns": 1, "max_knns": 1}
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class WrapperSettings:
         min_knns: search where fewer pointers are left than this; any value from *max_knns* on searches everywhere.
         max_knns: follow at most so many pointers.
         clusters: name of the datastore's clusters, whose members pointers are extended to.
-        reference: count as the authors' program does; see :class:`~fairseq_knn.retrieval.automaton.Automaton`.
+        reference_counting: count as the authors' program does; see :class:`~fairseq_knn.retrieval.automaton.Automaton`.
 
     Raises:
         ConfigurationError: a setting is out of its range.
@@ -55,7 +55,7 @@ class WrapperSettings:
     min_knns: int = 1
     max_knns: int | None = None
     clusters: str | None = None
-    reference: bool = False
+    reference_counting: bool = False
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -73,6 +73,10 @@ class WrapperSettings:
             raise ConfigurationError(
                 f"--knn-skip-threshold is {threshold!r}, but it is compared with probabilities: choose it above 0 and "
                 "up to 1"
+            )
+        if self.retomaton and threshold is not None:
+            raise ConfigurationError(
+                "RetoMaton and skip_threshold both decide where the datastore is searched: choose one of them"
             )
 
     @classmethod
@@ -93,6 +97,6 @@ class WrapperSettings:
         return cls(**given, retomaton=retomaton)
 
 
-_RETOMATON = ("no_pointer", "min_knns", "max_knns", "clusters", "reference")
-KNN_SETTINGS = tuple(field.name for field in fields(WrapperSettings) if field.name not in (*_RETOMATON, "retomaton"))
-RETOMATON_SETTINGS = (*KNN_SETTINGS, *_RETOMATON)
+OF_RETOMATON = ("no_pointer", "min_knns", "max_knns", "clusters", "reference_counting")
+KNN_SETTINGS = tuple(field.name for field in fields(WrapperSettings) if field.name not in (*OF_RETOMATON, "retomaton"))
+RETOMATON_SETTINGS = (*KNN_SETTINGS, *OF_RETOMATON)

@@ -15,9 +15,7 @@ from fairseq_knn.errors import CombinerError, ConfigurationError
 from fairseq_knn.huggingface.fitting import ModelFacts, check, facts, key_of
 from fairseq_knn.huggingface.knn_model import KnnModel
 from fairseq_knn.huggingface.sources import Pointing, Searching
-from fairseq_knn.retrieval import Retriever
-from fairseq_knn.retrieval.automaton import Automaton, continuations
-from fairseq_knn.retrieval.members import Members
+from fairseq_knn.retrieval import Automaton, Members, Retriever, continuations
 from fairseq_knn.wrapper_settings import WrapperSettings
 
 logger = logging.getLogger("fairseq_knn")
@@ -171,5 +169,5 @@ def _automaton(retriever: Retriever, settings: WrapperSettings, model: ModelFact
         members,
         min_knns=settings.min_knns,
         max_knns=settings.max_knns or default,
-        reference=settings.reference,
+        reference=settings.reference_counting,
     )

@@ -9,8 +9,7 @@ from torch import Tensor
 from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.huggingface.call import Call
 from fairseq_knn.huggingface.pointing_cache import candidates_of, keep_candidates
-from fairseq_knn.retrieval import Neighbours, Retriever
-from fairseq_knn.retrieval.automaton import Automaton
+from fairseq_knn.retrieval import Automaton, Neighbours, Retriever
 
 
 class Source(Protocol):

@@ -70,7 +70,7 @@ def clustered(texts: Path) -> Path:
 def retomaton(store: Path, name: str, *, reference: bool) -> RetomatonWrapper:
     least, clusters = SETTINGS[name]
     named = "theirs" if clusters else None
-    return RetomatonWrapper(store, k=16, min_knns=least, clusters=named, reference=reference)
+    return RetomatonWrapper(store, k=16, min_knns=least, clusters=named, reference_counting=reference)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
