@@ -50,4 +50,4 @@ class ForwardHook(ABC):
         states = self._tap.take(call.logits.size(0))
         if call.logits.size(1) != states.size(1):
             states = states[:, -call.kept :]
-        return self.after(call, states)
+        return self.after(call, states.to(call.logits.device))

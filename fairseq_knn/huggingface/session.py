@@ -14,6 +14,7 @@ from fairseq_knn.datastore import LANGUAGE_MODEL, TRANSLATION, Datastore
 from fairseq_knn.errors import CombinerError, ConfigurationError
 from fairseq_knn.huggingface.fitting import ModelFacts, check, facts, key_of
 from fairseq_knn.huggingface.knn_model import KnnModel
+from fairseq_knn.huggingface.layers import output_layer
 from fairseq_knn.huggingface.sources import Pointing, Searching
 from fairseq_knn.retrieval import Automaton, Members, Retriever, continuations
 from fairseq_knn.wrapper_settings import WrapperSettings
@@ -63,8 +64,8 @@ class HuggingFaceKnn:
         self._retriever = _retriever(datastores, settings, self._combiner, model_facts)
         source: Searching | Pointing = Searching(self._retriever)
         if settings.retomaton and not settings.no_pointer:
-            device = next(model.parameters()).device
-            self._automaton = _automaton(self._retriever, settings, model_facts, device)
+            weight: Any = output_layer(model).weight  # of a model on several devices, where the queries are
+            self._automaton = _automaton(self._retriever, settings, model_facts, weight.device)
             source = Pointing(self._automaton)
         self._knn_model = KnnModel(model, key, self._combiner, source, settings.skip_threshold)
         self._counts_skipped = settings.skip_threshold is not None

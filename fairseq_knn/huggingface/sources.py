@@ -11,6 +11,8 @@ from fairseq_knn.huggingface.call import Call
 from fairseq_knn.huggingface.pointing_cache import candidates_of, keep_candidates
 from fairseq_knn.retrieval import Automaton, Neighbours, Retriever
 
+_SEARCHED_ROWS = 4096  # queries at a time: each gets k neighbours of 20 bytes
+
 
 class Source(Protocol):
     """Finds neighbours."""
@@ -35,9 +37,10 @@ class Searching:
         self._retriever = retriever
 
     def find(self, call: Call, query: Tensor, wanted: Tensor) -> Iterator[tuple[Tensor, Neighbours]]:
-        rows = wanted.reshape(-1).nonzero().squeeze(-1)
-        if len(rows):
-            yield rows, self._retriever.retrieve(query.reshape(-1, query.size(-1))[rows])
+        queries = query.reshape(-1, query.size(-1))
+        for rows in torch.split(wanted.reshape(-1).nonzero().squeeze(-1), _SEARCHED_ROWS):
+            if len(rows):
+                yield rows, self._retriever.retrieve(queries[rows])
 
 
 class Pointing:

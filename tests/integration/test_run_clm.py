@@ -176,3 +176,9 @@ def test_published_models(run_clm: ModuleType, path: Path) -> None:
         *(1024, 0.25, 1.0, 512),
         "wikitext-103-raw-v1",
     )
+
+
+def test_every_option_is_documented(run_clm: ModuleType) -> None:
+    page = (cli.ROOT / "docs" / "transformers.md").read_text()
+    options = {action.dest for action in run_clm.parser()._actions} - {"help"}
+    assert {option for option in options if f"`--{option}`" not in page} == set()
