@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sacrebleu
 from fairseq.models.transformer import TransformerModel
 
-from fairseq_knn import Datastore, KNNWrapper, RetomatonWrapper
+from fairseq_knn import Datastore, KNNSaver, KNNWrapper, RetomatonWrapper
 from fairseq_knn.errors import ConfigurationError, DatastoreError
 from fairseq_knn.models.knn_decoder import KnnDecoder
 from tests import toy
@@ -127,3 +128,8 @@ def test_retomaton(hub: Any, datastore: Any, plain: list[str]) -> None:
     assert bleu(translate(hub)) == pytest.approx(expected, abs=0.01)
     without.break_out()
     assert translate(hub) == plain
+
+
+def test_its_datastores_are_filled_by_stock_programs(hub: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"is a model of fairseq, .* fairseq-generate with --score-reference"):
+        KNNSaver(tmp_path / "store", sequences=1).break_into(hub.models[0])
