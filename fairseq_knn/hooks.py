@@ -123,10 +123,10 @@ def _names_that_numpy_removed() -> Callable[[], None]:
 
     if hasattr(np, "compat"):
         return lambda: None
-    np.compat = SimpleNamespace(long=int)
+    vars(np)["compat"] = SimpleNamespace(long=int)
 
     def restore() -> None:
-        del np.compat
+        del vars(np)["compat"]
 
     return restore
 
@@ -176,7 +176,7 @@ def _checkpoints_of_combiners() -> Callable[[], None]:
     def load_checkpoint(cfg: Any, trainer: Any, **kwargs: Any) -> Any:
         extra_state, epoch_iterator = stock_load(cfg, trainer, **kwargs)
         if (training := getattr(trainer.task, "knn_training", None)) is not None:
-            training.after_loading(trainer, extra_state)
+            training.after_loading(trainer, extra_state, cfg)
         return extra_state, epoch_iterator
 
     checkpoint_utils.save_checkpoint, checkpoint_utils.load_checkpoint = save_checkpoint, load_checkpoint

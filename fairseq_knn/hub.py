@@ -44,7 +44,9 @@ class HubKnn:
         for store in datastores:
             check_kind_of(store, config)
         self._session = KnnSession(config, datastores)
-        make_combiner(self._session.config)  # what is wrong with it is said before the model is changed
+        make_combiner(
+            self._session.config, config.knn_combiner
+        )  # what is wrong with it is said before the model is changed
         self._models: list[nn.Module] = []
         try:
             for each in models:

@@ -47,8 +47,8 @@ def facts(model: Any) -> ModelFacts:
     """
     if any(base.__module__.partition(".")[0] == "fairseq" for base in type(model).__mro__):
         raise ConfigurationError(
-            f"{type(model).__name__} is a model of fairseq, whose own programs fill its datastores: run fairseq-generate "
-            "with --score-reference, or for a language model fairseq-eval-lm, with --knn-mode build_datastore"
+            f"{type(model).__name__} is a model of fairseq, whose own programs fill its datastores: run fairseq-generate"
+            " with --score-reference, or for a language model fairseq-eval-lm, with --knn-mode build_datastore"
         )
     if not is_huggingface(model):
         raise ConfigurationError(

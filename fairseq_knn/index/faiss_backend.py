@@ -11,6 +11,7 @@ from fairseq_knn.datastore.layout import index_path, index_record_path
 from fairseq_knn.errors import SearchIndexError
 from fairseq_knn.index.backend import SearchBackend, as_matrix, mark_missing
 from fairseq_knn.index.faiss_files import read_index, reason
+from fairseq_knn.index.reconstruction import IndexDecoder
 from fairseq_knn.index.record import IndexRecord
 from fairseq_knn.index.self_test import SELF_TEST_KEYS, keys_found
 from fairseq_knn.index.stored_keys import open_keys
@@ -38,6 +39,7 @@ class FaissSearch(SearchBackend):
     Attributes:
         nprobe: lists looked into; ``None`` for an index without lists.
         k_factor: as given; ``None`` for an index without re-ranking.
+        name: for messages.
     """
 
     def __init__(self, index: faiss.Index, device: torch.device, nprobe: int, k_factor: int) -> None:
@@ -48,7 +50,8 @@ class FaissSearch(SearchBackend):
         self.device = device if on_gpu is not None else torch.device("cpu")
         self._index = index if on_gpu is None else on_gpu
         self._on_cpu = index  # GPUs cannot give back what they search
-        self._numbered = False
+        self._decode: IndexDecoder | None = None
+        self.name = "the index"
 
     @property
     def effort(self) -> tuple[int | None, int | None]:
@@ -74,14 +77,9 @@ class FaissSearch(SearchBackend):
         return distances.to(queries.device), ids.to(queries.device)
 
     def vectors(self, ids: torch.Tensor) -> torch.Tensor:
-        if not self._numbered:
-            lists = faiss.try_extract_index_ivf(self._on_cpu)
-            # Without refined vectors those in the lists are asked for, which have to be found by their numbers.
-            if lists is not None and not isinstance(self._on_cpu, faiss.IndexRefine):
-                lists.make_direct_map(True)
-            self._numbered = True
-        numbers = ids.cpu().numpy()
-        return torch.from_numpy(self._on_cpu.reconstruct_batch(numbers))
+        if self._decode is None:
+            self._decode = IndexDecoder(self._on_cpu, self.name)
+        return torch.from_numpy(self._decode(ids.cpu().numpy()))
 
 
 class FaissBackend(FaissSearch):
@@ -112,6 +110,7 @@ class FaissBackend(FaissSearch):
             )
         own = _NPROBE if record is None or record.nprobe is None else record.nprobe
         super().__init__(index, device, nprobe or own, (record and record.k_factor) or 1)
+        self.name = str(self.path)
         if record is not None and record.nprobe is not None and (self.nprobe or 0) < record.nprobe:
             logger.warning(
                 f"{self.path}: its recall ({record.recall:.3f}) was measured with --knn-nprobe "

@@ -15,8 +15,46 @@ from fairseq_knn.index.record import IndexRecord
 _REMEDY = "build the datastore again with --knn-overwrite and keep its keys"
 
 
+class IndexDecoder:
+    """Gives back what an index has kept of its keys, many at a time.
+
+    Args:
+        index: on the CPU.
+        name: for messages.
+
+    Raises:
+        SearchIndexError: it is of a kind that cannot be decoded.
+    """
+
+    def __init__(self, index: faiss.Index, name: str) -> None:
+        self._index = index
+        # What re-ranks keeps its keys in their order; inverted lists have to learn first where each entry is.
+        lists = None if isinstance(index, faiss.IndexRefine) else faiss.try_extract_index_ivf(index)
+        # Asked for codes in the layout of fast scan that it has read from a file, faiss 1.15 crashes.
+        if isinstance(lists and faiss.downcast_index(lists), faiss.IndexIVFFastScan):
+            raise SearchIndexError(
+                f"keys are asked for, and {name}, fast scan without re-ranking, cannot give them back: {_REMEDY}"
+            )
+        with explain_faiss_errors("give back the keys that are in this kind of index", _REMEDY):
+            if lists is not None:
+                lists.make_direct_map()
+            self(np.zeros(1, np.int64))
+
+    def __call__(self, entries: np.ndarray) -> np.ndarray:
+        """Keys as they were from an index that re-ranks, else as near as its codes are.
+
+        Args:
+            entries: int64 (n,).
+
+        Returns:
+            float32 (n, d).
+        """
+        keys: np.ndarray = self._index.reconstruct_batch(entries)
+        return keys
+
+
 class ReconstructedKeys:
-    """Keys decoded from an index, many at a time: as they were from one that re-ranks, else as near as its codes are.
+    """Keys decoded from the index of a datastore.
 
     Args:
         datastore: whose index ``fairseq-knn build-index`` made.
@@ -30,18 +68,7 @@ class ReconstructedKeys:
         IndexRecord.load(datastore)
         self._index = read_index(index_path(datastore.path), mapped=True)
         self._dimension = datastore.dimension
-        # What re-ranks keeps its keys in their order; inverted lists have to learn first where each entry is.
-        lists = None if isinstance(self._index, faiss.IndexRefine) else faiss.try_extract_index_ivf(self._index)
-        # Asked for codes in the layout of fast scan that it has read from a file, faiss 1.15 crashes.
-        if isinstance(lists and faiss.downcast_index(lists), faiss.IndexIVFFastScan):
-            raise SearchIndexError(
-                f"the keys of {datastore.path} were dropped, and {index_path(datastore.path)}, fast scan without "
-                f"re-ranking, cannot give them back: {_REMEDY}"
-            )
-        with explain_faiss_errors("give back the keys that are in this kind of index", _REMEDY):
-            if lists is not None:
-                lists.make_direct_map()
-            self._decode(np.zeros(1, np.int64))
+        self._decode = IndexDecoder(self._index, str(index_path(datastore.path)))
 
     def blocks(self, rows: int) -> Iterator[tuple[int, torch.Tensor]]:
         """All keys in order, at most *rows* at a time, as (first entry, float32 (n, d))."""
@@ -53,7 +80,3 @@ class ReconstructedKeys:
         """Keys of the given entries, float32 ids.shape + (d,), on the CPU."""
         flat = ids.reshape(-1).cpu().numpy().astype(np.int64)
         return torch.from_numpy(self._decode(flat)).view(*ids.shape, self._dimension)
-
-    def _decode(self, ids: np.ndarray) -> np.ndarray:
-        keys: np.ndarray = self._index.reconstruct_batch(ids)
-        return keys

@@ -52,6 +52,7 @@ class Augmentation:
         self.positions = 0
         self.skipped = 0
         self._sums: dict[str, Tensor] = {}
+        self._checked = False
 
     @property
     def has_threshold(self) -> bool:
@@ -88,8 +89,8 @@ class Augmentation:
         """Mix the neighbours into the log-probability of one token per position, float32 (b, t).
 
         Args:
-            model_log_probs: of the part *logits* of a decoder's output, float32 (b, t, V). At least those of the targets
-                are right.
+            model_log_probs: of the part *logits* of a decoder's output, float32 (b, t, V), right at least at the
+                targets.
             highest: the highest of these, float32 (b, t); needed with a threshold.
             logits: that part.
             state: of the whole output.
@@ -108,8 +109,9 @@ class Augmentation:
         positions = wanted.nonzero().squeeze(-1)
         flat_query, flat_target = query.flatten(0, -2), target.flatten()
         flat_log_probs = model_log_probs.flatten(0, -2)
-        for part in positions.split(max(1, _SCORED_NEIGHBOURS // self.retriever.k)):
+        for part in torch.split(positions, max(1, _SCORED_NEIGHBOURS // self.retriever.k)):
             neighbours = self._complete(self.retriever.retrieve(flat_query[part]))
+            self._check_once(flat_query[part], neighbours)
             # Only a combiner that looks at the model's distribution gets it.
             given = flat_log_probs[part] if isinstance(self.combiner, TrainedCombiner) else flat_log_probs[:0]
             mixture = self.combiner.mixture(flat_query[part], neighbours, given)
@@ -167,6 +169,7 @@ class Augmentation:
         query = state.query[:, 0]
         wanted = torch.ones(len(query), dtype=torch.bool, device=query.device)
         found = automaton.step(before, token, query, wanted)
+        self._check_once(query, found)
         state.incremental[_AUTOMATON] = {"distances": found.distances, "ids": found.ids, "values": found.values}
         return found
 
@@ -200,6 +203,7 @@ class Augmentation:
         weight = torch.zeros(whole.shape, device=whole.device)
         for step, neighbours in enumerate(automaton.walk(state.query, whole, wanted)):
             query = state.query[:, step]
+            self._check_once(query, neighbours)
             mixture = self.combiner.mixture(query, neighbours, query.new_empty(0))
             mass[:, step] = target_mass(_matches(neighbours, whole[:, step]), mixture)
             weight[:, step] = mixture.weight.squeeze(-1)
@@ -211,6 +215,8 @@ class Augmentation:
     ) -> Neighbours:
         own = None if step is None else step.own
         neighbours = self._complete(self.retriever.retrieve(query, wanted, own))
+        if step is None:
+            self._check_once(query, neighbours)
         if step is None or not isinstance(self.combiner, TrainedCombiner):
             return neighbours
         check_retrieval(query, neighbours)
@@ -218,6 +224,20 @@ class Augmentation:
             return neighbours
         at_target = model_log_probs.gather(-1, step.target.unsqueeze(-1)).squeeze(-1)
         return self.combiner.disturbed(query, neighbours, step.target, at_target, step.update)
+
+    def _check_once(self, query: Tensor, neighbours: Neighbours) -> None:
+        """The first search alone: to ask at every step would make a GPU wait.
+
+        Without neighbours it would be the model that translates, and nobody would notice.
+
+        Raises:
+            DatastoreError: hidden states or keys are not numbers.
+        """
+        if self._checked or not self.retriever.statistics.queries:
+            return
+        self._checked = True
+        if not neighbours.found.any():
+            check_retrieval(query, neighbours)
 
     def _complete(self, neighbours: Neighbours) -> Neighbours:
         """With the model's log-probability of every neighbour's token in its own place, if the combiner needs it.

@@ -16,9 +16,9 @@ from fairseq_knn.combiners import TrainedCombiner
 from fairseq_knn.combiners.measuring import means
 from fairseq_knn.datastore import Datastore
 from fairseq_knn.errors import CombinerError, ConfigurationError
+from fairseq_knn.models.augmentation import Augmentation
 from fairseq_knn.models.base_model import BaseModel, architecture, read_base, same_model_class
 from fairseq_knn.models.frozen_base import combiner_of, freeze
-from fairseq_knn.models.augmentation import Augmentation
 from fairseq_knn.models.knn_decoder import augment, knn_decoder
 from fairseq_knn.models.training_step import TrainingStep
 from fairseq_knn.storage.digest import short
@@ -265,19 +265,26 @@ class CombinerTraining:
         """What finds the base again and makes the combiner: part of every checkpoint."""
         combiner = self._combiner
         settings = {name: getattr(self._config, name) for name in RECORDED}
-        settings["knn_datastore_path"] = ":".join(os.path.abspath(str(store.path)) for store in self._stores)
+        settings["knn_datastore_path"] = _absolute(":".join(str(store.path) for store in self._stores))
         return {"base": self._reference, "combiner": {"kind": combiner.kind, **combiner.config()}, "settings": settings}
 
     def before_saving(self, trainer: Any) -> None:
-        """Note what stock checkpoints forget: how patient training still is."""
+        """Note what stock checkpoints forget: how patient training still is, and where relative paths begin."""
         self.progress = {"reference": self.reference, **patience(trainer)}
+        # Stock saves the settings as they were given, and fairseq-validate and the hub make the task of them, in
+        # whatever directory they run.
+        task = trainer.cfg.task
+        for name in ("knn_datastore_path", "knn_base_path"):
+            if getattr(task, name, None):
+                setattr(task, name, _absolute(getattr(task, name)))
 
-    def after_loading(self, trainer: Any, extra_state: Mapping[str, Any] | None) -> None:
-        """Go on exactly as a run that was not interrupted would.
+    def after_loading(self, trainer: Any, extra_state: Mapping[str, Any] | None, resets: Any) -> None:
+        """Go on exactly as a run that was not interrupted would, but for what is to start anew.
 
         Args:
             trainer: fairseq's, with the checkpoint loaded.
             extra_state: of the checkpoint; ``None`` or without a state of this task at a first start.
+            resets: stock's settings of checkpoints, with ``reset_optimizer`` and its like.
 
         Raises:
             CombinerError: the checkpoint is of another base or combiner.
@@ -286,9 +293,17 @@ class CombinerTraining:
         if not progress:
             return
         self._check_resumed(progress["reference"])
-        restore_patience(trainer, progress)
+        # Each goes with what stock leaves out: the best loss so far, and the schedule.
+        schedule = not (resets.reset_optimizer or resets.reset_lr_scheduler)
+        restore_patience(
+            trainer,
+            {
+                "stopping": {} if resets.reset_optimizer or resets.reset_meters else progress["stopping"],
+                "plateau": progress["plateau"] if schedule else {},
+            },
+        )
         state = (extra_state or {})["train_iterator"]
-        if state["iterations_in_epoch"] == 0:
+        if state["iterations_in_epoch"] == 0 and schedule and not resets.reset_dataloader:
             # The checkpoint was saved before the schedule learned how the epoch's validation went.
             trainer.lr_step(state["epoch"] - 1, (extra_state or {}).get("val_loss"))
 
@@ -308,6 +323,11 @@ class CombinerTraining:
     def save_best(self, directory: str) -> None:
         """Write the combiner into a directory of its own, for ``--knn-combiner-path``."""
         self._combiner.dump(Path(directory) / BEST)
+
+
+def _absolute(paths: str) -> str:
+    """Paths that are separated by ':', from any directory."""
+    return ":".join(os.path.abspath(path) for path in paths.split(":"))
 
 
 def _refused_by_stock(stock: Any) -> str | None:

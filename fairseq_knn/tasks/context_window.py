@@ -7,7 +7,7 @@ from fairseq.data import FairseqDataset
 from torch import Tensor
 
 
-class ContextWindow(FairseqDataset):  # type: ignore[misc]
+class ContextWindow(FairseqDataset):
     """What ``--context-window`` asks for, from the text itself.
 
     Stock's ``LMContextWindowDataset`` takes the context from the batch that was collated before. That is another one as

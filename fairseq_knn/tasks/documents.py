@@ -14,8 +14,8 @@ _TITLE = re.compile(r"^\s*=\s[^=].*[^=]\s=\s*$")
 def documents_of_lines(lines: Sequence[Tensor], lengths: np.ndarray, dictionary: Any) -> np.ndarray:
     """Numbers of documents, from 0.
 
-    A document begins with a title in the way of WikiText (``= Title =``); in a text without titles, after an empty line.
-    In WikiText itself there are empty lines around every heading.
+    A document begins with a title in the way of WikiText (``= Title =``); in a text without titles, after an empty
+    line. In WikiText itself there are empty lines around every heading.
 
     Args:
         lines: token ids of every line, each with its EOS.

@@ -6,8 +6,12 @@ from fairseq_knn.errors import CombinerError, ConfigurationError
 from fairseq_knn.tasks.knn_config import KnnConfig, complete
 
 
-def make_combiner(config: KnnConfig) -> Combiner:
+def make_combiner(config: KnnConfig, asked: str | None) -> Combiner:
     """The combiner that complete settings ask for, trained ones ready to be used.
+
+    Args:
+        config: the settings, completed.
+        asked: ``--knn-combiner`` as it was given.
 
     Raises:
         ConfigurationError: a setting is out of its range, or a trained combiner is asked for and not named.
@@ -21,20 +25,25 @@ def make_combiner(config: KnnConfig) -> Combiner:
             f"--knn-combiner {kind} has to be trained: name the directory of a trained one with --knn-combiner-path"
         )
     combiner = load_combiner(path)
-    check_kind(combiner, config, path)
+    check_kind(combiner, asked, path)
     return combiner.eval()
 
 
-def check_kind(combiner: Combiner, config: KnnConfig, place: str) -> None:
+def check_kind(combiner: Combiner, asked: str | None, place: str) -> None:
     """
+    Args:
+        combiner: a trained one.
+        asked: ``--knn-combiner`` as it was given: neither its default nor what another checkpoint recorded is a wish.
+        place: where the combiner is.
+
     Raises:
-        CombinerError: a trained combiner is of another kind than ``--knn-combiner`` asks for.
+        CombinerError: it is of another kind than what is asked for.
     """
-    # Vanilla is what nobody who names a trained combiner can mean: it is the default.
-    if config.knn_combiner not in (VanillaCombiner.kind, combiner.kind):
+    if asked not in (None, combiner.kind):
+        other = "name the base model alone" if asked == VanillaCombiner.kind else "name another one"
         raise CombinerError(
-            f"{place} holds a combiner of the kind {combiner.kind}, but --knn-combiner asks for {config.knn_combiner}: "
-            "leave --knn-combiner out, or name another one"
+            f"{place} holds a combiner of the kind {combiner.kind}, but --knn-combiner asks for {asked}: leave "
+            f"--knn-combiner out, or {other}"
         )
 
 

@@ -49,7 +49,6 @@ class KnnConfig(FairseqDataclass):
     usual_k = 8
     usual_key = "decoder_output"
 
-
     knn_mode: ChoiceEnum(KNN_MODES) = field(  # type: ignore[valid-type]
         default="inference",
         metadata={
@@ -97,9 +96,7 @@ class KnnConfig(FairseqDataclass):
     )
     knn_temperature: Optional[float] = field(  # noqa: UP045
         default=None,
-        metadata={
-            "help": "squared distances are divided by it before the softmax (default: 10; language models: 1)"
-        },
+        metadata={"help": "squared distances are divided by it before the softmax (default: 10; language models: 1)"},
     )
     knn_max_k: Optional[int] = field(  # noqa: UP045
         default=None,

@@ -132,9 +132,9 @@ class KnnSession:
         config = complete(self.given, recorded)
         used: Combiner
         if combiner is None or config.knn_combiner_path is not None:
-            used = make_combiner(config)
+            used = make_combiner(config, self.given.knn_combiner)
         else:
-            check_kind(combiner, self.config, "the checkpoint")
+            check_kind(combiner, self.given.knn_combiner, "the checkpoint")
             used = combiner
         if not self.building:
             self.open_datastores(config)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import torch
 from fairseq import utils
 from fairseq.data import data_utils, iterators
 from fairseq.sequence_scorer import SequenceScorer

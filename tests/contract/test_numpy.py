@@ -5,7 +5,21 @@ from pathlib import Path
 
 import fairseq
 
-REMOVED = {"bool", "compat", "complex", "float", "in1d", "int", "long", "object", "product", "str", "unicode_", "Inf", "NaN"}
+REMOVED = {
+    "bool",
+    "compat",
+    "complex",
+    "float",
+    "in1d",
+    "int",
+    "long",
+    "object",
+    "product",
+    "str",
+    "unicode_",
+    "Inf",
+    "NaN",
+}
 
 # Functions of stock fairseq that fail under numpy 2. None of them is on the way of translating, scoring or training
 # translation models: masks for self-supervised speech models, and the CRF layer of non-autoregressive models. A new

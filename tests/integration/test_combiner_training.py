@@ -12,6 +12,7 @@ import torch
 
 from fairseq_knn.combiners.loading import load_combiner
 from fairseq_knn.errors import UserError
+from fairseq_knn.tasks.combiner_training import BEST
 from tests import cli, toy
 
 SETTINGS = {
@@ -217,6 +218,34 @@ def test_the_command_line_wins_over_what_is_recorded(
     run = toy.generate_with(path, "--knn-datastore-path", small_datastore, "--knn-k", 3)
     assert f"using {small_datastore}" in run.log
     assert '"knn_k": 3' in run.closing_line
+    # The kind that the checkpoint recorded is not asked for by anybody.
+    other = toy.generate_with(path, "--knn-combiner-path", trained["adaptive"][0] / "combiner_best")
+    assert other.texts() == toy.generate_with(trained["adaptive"][0] / "checkpoint_best.pt").texts()
+
+
+def test_relative_paths_are_found_from_everywhere(
+    datastore: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fairseq-validate and the hub make the task of the settings that a checkpoint holds."""
+    shutil.copytree(datastore, tmp_path / "store")
+    shutil.copy(toy.BASE, tmp_path / "base.pt")
+    monkeypatch.chdir(tmp_path)
+    run = toy.train_combiner(
+        Path("save"),
+        "store",
+        *(*SETTINGS["adaptive"], *ON_VALID, "--max-update", 2, "--knn-base-path", "base.pt"),
+        finetune=False,
+    )
+    assert run.status == 0, run.log[-2000:]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    done = cli.call(
+        "fairseq-validate",
+        *(toy.DOMAIN, "--path", tmp_path / "save" / "checkpoint_best.pt", "--user-dir", cli.PACKAGE, "--cpu"),
+        *("--task", "translation_knn", "--max-tokens", 2048, "--num-workers", 0),
+    )
+    assert done.status == 0, done.log[-2000:]
+    assert f"using {tmp_path / 'store'}" in done.output
 
 
 def test_another_name_of_the_architecture(datastore: Path, tmp_path: Path) -> None:
@@ -290,6 +319,10 @@ def test_distances_that_are_no_numbers(cached: bool, datastore: Path, tmp_path: 
     arguments = ("--knn-cache", tmp_path / "cache") if cached else ()
     with pytest.raises(UserError, match=r"no neighbour was found for a whole batch, .*`fairseq-knn verify`"):
         toy.train_combiner(tmp_path / "save", store, *SETTINGS["adaptive"], *ON_VALID, *arguments)
+    # Nor does the base model translate in the place of both.
+    for combiner in ((), ("--knn-combiner-path", toy.TOY / "knnbox_adaptive")):
+        with pytest.raises(UserError, match=r"no neighbour was found for a whole batch, .*`fairseq-knn verify`"):
+            toy.translate(store, *combiner)
 
 
 def test_foreign_caches_and_checkpoints(
@@ -319,6 +352,11 @@ def test_foreign_caches_and_checkpoints(
         toy.build(tmp_path / "d", model=directory / "checkpoint_best.pt")
     with pytest.raises(UserError, match="of the kind adaptive, but --knn-combiner asks for robust"):
         toy.generate_with(directory / "checkpoint_best.pt", "--knn-combiner", "robust")
+    for arguments in ((directory / "checkpoint_best.pt",), (toy.BASE, "--knn-combiner-path", directory / BEST)):
+        with pytest.raises(
+            UserError, match=r"of the kind adaptive, but --knn-combiner asks for vanilla: .* base model"
+        ):
+            toy.generate_with(*arguments, "--knn-datastore-path", datastore, "--knn-combiner", "vanilla")
     with pytest.raises(UserError, match="was trained with 8 neighbours, but 4 are asked for"):
         toy.generate_with(directory / "checkpoint_best.pt", "--knn-k", 4)
 
@@ -340,6 +378,34 @@ def test_starting_from_another_checkpoint(
         )
         assert run.status == 0, run.log[-2000:]
         assert checkpoint(tmp_path / f"save{other[0]}")["model"].keys() == checkpoint(directory)["model"].keys()
+
+
+def test_what_is_reset_does_not_go_on(datastore: Path, tmp_path: Path) -> None:
+    """A training that starts from another's checkpoint has a best loss, patience, schedule and epochs of its own."""
+    options = ("--knn-cache", tmp_path / "cache", "--max-update", 100)
+    settings = (*SETTINGS["adaptive"], *ON_VALID, *SCHEDULES["plateau"], *options)
+    # Losses that nothing can be better than, and a schedule that has waited.
+    toy.train_combiner(tmp_path / "one", datastore, *settings, "--max-epoch", 2)
+    content = checkpoint(tmp_path / "one")
+    state = content["extra_state"]
+    state["val_loss"] = state["best"] = 0.0
+    state["TranslationKnnTask"].update(stopping={"best": 0.0, "num_runs": 29}, plateau={"num_bad_epochs": 9})
+    torch.save(content, tmp_path / "one.pt")
+
+    def resumed(name: str, *resets: str) -> dict[str, Any]:
+        start = ("--knn-base-path", toy.BASE, "--restore-file", tmp_path / "one.pt", "--max-epoch", 4)
+        toy.train_combiner(tmp_path / name, datastore, *settings, *start, *resets, finetune=False)
+        return checkpoint(tmp_path / name)
+
+    on = resumed("on")
+    assert on["extra_state"]["TranslationKnnTask"]["stopping"] == {"best": 0.0, "num_runs": 30}
+    assert on["extra_state"]["train_iterator"]["epoch"] == 4  # stopped after one
+    assert on["optimizer_history"][-1]["lr_scheduler_state"]["best"] == 0.0
+    resets = ("--reset-optimizer", "--reset-lr-scheduler", "--reset-meters", "--reset-dataloader")
+    anew = resumed("anew", *resets)
+    assert anew["extra_state"]["TranslationKnnTask"]["stopping"]["best"] > 0
+    assert anew["extra_state"]["train_iterator"]["epoch"] == 5
+    assert anew["optimizer_history"][-1]["lr_scheduler_state"]["best"] > 0
 
 
 def test_other_trainings_leave_the_checkpoints_of_stock(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from fairseq_knn.combiners import VanillaCombiner
 from fairseq_knn.errors import ConfigurationError
-from fairseq_knn.models.hidden_state import HiddenStateTap
 from fairseq_knn.models.augmentation import Augmentation
+from fairseq_knn.models.hidden_state import HiddenStateTap
 from fairseq_knn.models.knn_decoder import KnnDecoder, augment, restore, take_fingerprint
 from fairseq_knn.retrieval import Retriever
 from fairseq_knn.storage.digest import parameters_digest
@@ -40,9 +40,10 @@ def at_target(model: Any, target: Tensor) -> Tensor:
 
 
 def states(model: Any, kind: str) -> Tensor:
-    with HiddenStateTap(model.decoder, kind).capture() as captured:
-        tiny.forward(model)
-    return captured[-1].detach()
+    tap = HiddenStateTap(model.decoder, kind)
+    with tap.capture() as captured:
+        output = tiny.forward(model)[0]
+    return (output if tap.is_output else captured[-1]).detach()
 
 
 def augmentation(model: Any, path: Path, kind: str = "decoder_output", weight: float = 0.6) -> Augmentation:
@@ -155,7 +156,9 @@ def test_neighbours_alone_reproduce_the_sentences_they_come_from(tmp_path: Path,
     with torch.no_grad():
         plain = model.decoder.knn_model_log_probs(tiny.forward(model))[stored]
         searched = log_probs(model)[stored]
-        scored = torch.stack([at_target(model, torch.where(stored, token, target))[stored] for token in range(tiny.V)], 1)
+        scored = torch.stack(
+            [at_target(model, torch.where(stored, token, target))[stored] for token in range(tiny.V)], 1
+        )
     expected = torch.full_like(searched, -torch.inf)
     assert torch.equal(scored, expected.scatter(1, target[stored].unsqueeze(1), 0.0))
     # Search has to be able to end a hypothesis anywhere: the model's own choices come far behind.
