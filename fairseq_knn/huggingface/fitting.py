@@ -7,7 +7,7 @@ from typing import Any
 from fairseq_knn.datastore import LANGUAGE_MODEL, TRANSLATION, Datastore
 from fairseq_knn.errors import ConfigurationError, DatastoreError
 from fairseq_knn.huggingface.layers import output_layer
-from fairseq_knn.storage.digest import parameters_digest, short, vocabulary_digest
+from fairseq_knn.storage.digest import numbers_digest, parameters_digest, short
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class ModelFacts:
 
     @property
     def vocabulary(self) -> str:
-        """Fingerprint of the ids: which symbols they stand for only a tokenizer knows."""
-        return vocabulary_digest(str(number) for number in range(self.vocabulary_size))
+        """Fingerprint of the ids."""
+        return numbers_digest(self.vocabulary_size)
 
 
 def is_huggingface(model: Any) -> bool:
@@ -47,8 +47,9 @@ def facts(model: Any) -> ModelFacts:
     """
     if any(base.__module__.partition(".")[0] == "fairseq" for base in type(model).__mro__):
         raise ConfigurationError(
-            f"{type(model).__name__} is a model of fairseq, whose own programs fill its datastores: run fairseq-generate"
-            " with --score-reference, or for a language model fairseq-eval-lm, with --knn-mode build_datastore"
+            f"{type(model).__name__} is a model of fairseq, whose own programs fill its datastores: run "
+            "fairseq-generate with --score-reference, or for a language model fairseq-eval-lm, with --knn-mode "
+            "build_datastore"
         )
     if not is_huggingface(model):
         raise ConfigurationError(

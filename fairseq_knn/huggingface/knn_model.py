@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fairseq_knn.combiners import Combiner, TrainedCombiner, mix
+from fairseq_knn.combiners.measuring import add, means, measure
 from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.huggingface.call import Call, wanted_positions
 from fairseq_knn.huggingface.forward_hook import ForwardHook
@@ -45,7 +46,13 @@ class KnnModel(ForwardHook):
         self._sure = None if skip_threshold is None else math.log(skip_threshold)
         self.positions = 0
         self.skipped = 0
+        self._sums: dict[str, Tensor] = {}
         super().__init__(model, key)
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Means of what a trained combiner did so far; see :mod:`fairseq_knn.combiners.measuring`."""
+        return means(self._sums)
 
     def after(self, call: Call, states: Tensor) -> Any:
         self._check(call)
@@ -84,6 +91,8 @@ class KnnModel(ForwardHook):
         if isinstance(self._combiner, TrainedCombiner):
             self._combiner.to(query.device)
         mixture = self._combiner.mixture(query, neighbours, log_probs)
+        if isinstance(self._combiner, TrainedCombiner):
+            add(self._sums, measure(mixture, neighbours))
         return mix(log_probs, neighbours.values, mixture, least=least).to(logits.dtype)
 
     def _unsure(self, flat: Tensor, wanted: Tensor) -> Tensor:

@@ -92,6 +92,8 @@ class KNNSaver:
         if self._writing is not None:
             raise ConfigurationError("this saver is in a model already: break_out() first, or make another one")
         model_facts = facts(model)
+        if model.training:
+            logger.warning("the model is in training mode, so dropout disturbs what is stored: call model.eval() first")
         causal = model_facts.kind == LANGUAGE_MODEL
         documents = hashlib.sha256(np.asarray(self._documents, np.int64).tobytes()).hexdigest() if causal else ""
         plan = Plan(

@@ -93,6 +93,7 @@ class HuggingFaceKnn:
         }
         if isinstance(self._combiner, VanillaCombiner):
             figures["knn_lambda"] = self._combiner.weight
+        figures |= {f"knn_{name}": round(mean, 4) for name, mean in model.figures.items()}
         if self._automaton is not None:
             steps = self._automaton.statistics
             figures |= {"knn_steps": steps.steps, "knn_searched_steps": steps.searched}

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fairseq_knn import Datastore, KNNSaver, KNNWrapper
+from fairseq_knn.cli.main import main
 from fairseq_knn.errors import ConfigurationError, DatastoreError
 from fairseq_knn.huggingface.layers import HiddenStateTap
 from tests import tiny_transformers as tiny
@@ -122,3 +123,11 @@ def test_mistakes(gpt2: Any, texts: Path, tmp_path: Path) -> None:
             gpt2(input_ids=blocks[:4], labels=blocks[:4])
     finally:
         saver.break_out()
+
+
+def test_nothing_is_wrong_with_them(texts: Path, translations: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Their ids are not those of a fairseq dictionary, whose 1 is padding and 2 the end of a sentence."""
+    for store in (texts, translations):
+        assert (Datastore.load(store).values == 1).any()
+        assert main(["verify", str(store)]) == 0
+        assert "</s>" not in capsys.readouterr().out

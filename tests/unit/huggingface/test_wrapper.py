@@ -9,9 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from fairseq_knn import Datastore, KNNSaver, KNNWrapper, RetomatonWrapper, VanillaCombiner
-from fairseq_knn.combiners import mix
-from fairseq_knn.errors import ConfigurationError, DatastoreError
+from fairseq_knn import (
+    AdaptiveCombiner,
+    Datastore,
+    KNNSaver,
+    KNNWrapper,
+    RetomatonWrapper,
+    RobustCombiner,
+    VanillaCombiner,
+)
+from fairseq_knn.combiners import CombinerSizes, TrainedCombiner, mix
+from fairseq_knn.errors import CombinerError, ConfigurationError, DatastoreError
 from fairseq_knn.huggingface.layers import HiddenStateTap
 from fairseq_knn.retrieval import Retriever
 from tests import tiny_transformers as tiny
@@ -205,6 +213,29 @@ def test_several_datastores_are_searched_as_one(gpt2: Any, texts: Path, tmp_path
             broken.break_out()
     torch.testing.assert_close(logits[0], logits[2])
     torch.testing.assert_close(logits[1], logits[3])
+
+
+@pytest.mark.parametrize("kind", [AdaptiveCombiner, RobustCombiner])
+def test_trained_combiners(marian: Any, translations: Path, tmp_path: Path, kind: type[TrainedCombiner]) -> None:
+    """Robust kNN-MT needs the log-probabilities that the saver stores."""
+    torch.manual_seed(1)
+    kind.fresh(CombinerSizes(4, 16, tiny.VOCABULARY)).dump(tmp_path / "combiner")
+    batch = tiny.pairs(4, seed=7)[0]
+    plain = forward(marian, **batch).logits.log_softmax(dim=-1)
+    broken = KNNWrapper(translations, combiner_path=str(tmp_path / "combiner"))
+    broken.break_into(marian)
+    logits = forward(marian, **batch).logits
+    broken.break_out()
+    counted = batch["labels"] != -100
+    assert (logits[counted] != plain[counted]).any(dim=-1).all()
+    torch.testing.assert_close(logits[counted].logsumexp(dim=-1), torch.zeros(int(counted.sum())), atol=1e-5, rtol=0)
+    assert broken.statistics["knn_k"] == 4
+    assert 0 < broken.statistics["knn_lambda"] < 1
+    with pytest.raises(ConfigurationError, match="use one of the two"):
+        RetomatonWrapper(translations, combiner_path=str(tmp_path / "combiner")).break_into(marian)
+    kind.fresh(CombinerSizes(4, 16, 50)).dump(tmp_path / "larger")
+    with pytest.raises(CombinerError, match="trained with 50 symbols, MarianMTModel predicts 40"):
+        KNNWrapper(translations, combiner_path=str(tmp_path / "larger")).break_into(marian)
 
 
 def test_datastores_of_others(gpt2: Any, marian: Any, texts: Path, translations: Path, tmp_path: Path) -> None:
