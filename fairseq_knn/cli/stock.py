@@ -1,5 +1,9 @@
-"""What fairseq-knn's commands share with stock fairseq-generate: its flags, models, data and batches."""
+"""What fairseq-knn's commands share with stock programs: their flags, models, data and batches.
 
+With a task of language models these are fairseq-eval-lm's, otherwise fairseq-generate's.
+"""
+
+import argparse
 import os
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -35,6 +39,15 @@ class StockRun:
     def batches(self) -> Any:
         """The split's batches, every sentence once."""
         dataset = self.cfg.dataset
+        if _is_language_model(self.task):
+            return self.task.eval_lm_dataloader(
+                dataset=self.task.dataset(dataset.gen_subset),
+                max_tokens=dataset.max_tokens or _MAX_TOKENS,
+                batch_size=dataset.batch_size,
+                max_positions=self.max_positions,
+                num_workers=dataset.num_workers,
+                context_window=self.cfg.eval_lm.context_window,
+            )
         if dataset.max_tokens is None and dataset.batch_size is None:
             dataset.max_tokens = _MAX_TOKENS
         return self.task.get_batch_iterator(
@@ -46,13 +59,18 @@ class StockRun:
             num_workers=dataset.num_workers,
         ).next_epoch_itr(shuffle=False)
 
+    def count(self, sample: Any) -> None:
+        """Note that a batch was processed; where stock's own loop does that, it is done."""
+        if not _is_language_model(self.task):
+            self.task.count_sentences(sample)
+
     def move(self, sample: Any) -> Any:
         """A batch on the model's device."""
         return utils.move_to_cuda(sample) if next(self.model.parameters()).is_cuda else sample
 
 
 def load_stock_run(arguments: list[str], defaults: dict[str, Any], settings: dict[str, Any]) -> StockRun:
-    """Load what the arguments of fairseq-generate name.
+    """Load what the arguments of a stock program name.
 
     Args:
         arguments: as typed.
@@ -60,10 +78,14 @@ def load_stock_run(arguments: list[str], defaults: dict[str, Any], settings: dic
         settings: values of flags, whatever is given.
 
     Raises:
-        ConfigurationError: the arguments are not fairseq's, a file is missing, ``--path`` names several models, or the
-            split has no references.
+        ConfigurationError: the arguments are not the program's, a file is missing, ``--path`` names several models, or
+            the split has no references.
     """
-    parser = options.get_generation_parser(default_task="translation_knn")
+    asked = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    asked.add_argument("--task", default="translation_knn")
+    name = asked.parse_known_args(arguments)[0].task
+    scores_text = name.startswith("language_modeling")
+    parser = options.get_eval_lm_parser(name) if scores_text else options.get_generation_parser(default_task=name)
     parser.set_defaults(**defaults)
     parser.error = _refuse
     parsed = options.parse_args_and_arch(parser, input_args=arguments)
@@ -75,11 +97,13 @@ def load_stock_run(arguments: list[str], defaults: dict[str, Any], settings: dic
     for name, value in settings.items():
         setattr(parsed, name, value)
     cfg = convert_namespace_to_omegaconf(parsed)
+    if scores_text:  # as fairseq-eval-lm does it: blocks and their context together are as long as was asked for
+        cfg.task.tokens_per_sample -= cfg.eval_lm.context_window
     task = tasks.setup_task(cfg.task)
     models, saved = checkpoint_utils.load_model_ensemble(utils.split_paths(cfg.common_eval.path), task=task)
     if len(models) > 1:
         raise ConfigurationError(f"--path names {len(models)} models: each has its own datastore, so name one")
-    task.load_dataset(cfg.dataset.gen_subset, task_cfg=saved.task)
+    task.load_dataset(cfg.dataset.gen_subset, **({} if scores_text else {"task_cfg": saved.task}))
     dataset = task.dataset(cfg.dataset.gen_subset)
     if dataset.collater([dataset[0]]).get("target") is None:
         raise ConfigurationError(
@@ -94,6 +118,13 @@ def load_stock_run(arguments: list[str], defaults: dict[str, Any], settings: dic
     return StockRun(cfg, task, model)
 
 
+def _is_language_model(task: Any) -> bool:
+    return hasattr(task, "eval_lm_dataloader")
+
+
 def _refuse(message: str) -> NoReturn:
-    """Instead of the pages that fairseq-generate's parser would print."""
-    raise ConfigurationError(f"{message} (DATA, --path and other arguments are those of fairseq-generate)")
+    """Instead of the pages that a stock parser would print."""
+    raise ConfigurationError(
+        f"{message} (DATA, --path and other arguments are those of fairseq-generate; of fairseq-eval-lm with a task of "
+        "language models)"
+    )
