@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fairseq_knn.datastore.knnbox import KnnboxDatastore
+from fairseq_knn.datastore.bare import BareDatastore
 from fairseq_knn.datastore.manifest import Manifest, Plan
 from fairseq_knn.datastore.writer import DatastoreWriter
 
@@ -33,7 +33,7 @@ def sentence_lengths(values: np.ndarray, eos: int) -> np.ndarray:
 
 
 def key_errors(
-    source: KnnboxDatastore, lengths: np.ndarray, sentences: Sequence[tuple[np.ndarray, np.ndarray]]
+    source: BareDatastore, lengths: np.ndarray, sentences: Sequence[tuple[np.ndarray, np.ndarray]]
 ) -> np.ndarray:
     """How far the keys of a few sentences are from what a model computes for them.
 
@@ -64,11 +64,12 @@ def key_errors(
 
 
 def convert(
-    source: KnnboxDatastore,
+    source: BareDatastore,
     path: Path,
     plan: Plan,
     lengths: np.ndarray,
     *,
+    documents: np.ndarray | None = None,
     overwrite: bool = False,
     advance: Callable[[int], object] = lambda _: None,
 ) -> Manifest:
@@ -78,7 +79,8 @@ def convert(
         source: where they are.
         path: directory of the new datastore.
         plan: what it will say of itself.
-        lengths: number of entries of each of its sentences (:func:`sentence_lengths`).
+        lengths: number of entries of each of its sentences (:func:`sentence_lengths`) or blocks.
+        documents: of a language model's, number of the document of every entry, integers (N,), ascending.
         overwrite: replace a finished datastore.
         advance: called with the number of entries done.
 
@@ -98,7 +100,8 @@ def convert(
             stop = min(last, max(first + 1, int(np.searchsorted(ends, start + rows, side="right"))))
             end = int(ends[stop - 1])
             keys, values = source.keys(start, end), source.values[start:end]
-            part.add(range(first, stop), lengths[first:stop].tolist(), keys, values)
+            of_documents = None if documents is None else documents[start:end]
+            part.add(range(first, stop), lengths[first:stop].tolist(), keys, values, documents=of_documents)
             advance(end - start)
             first = stop
         part.commit()
