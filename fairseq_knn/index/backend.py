@@ -32,6 +32,17 @@ class SearchBackend(ABC):
             distance +inf.
         """
 
+    @abstractmethod
+    def vectors(self, ids: torch.Tensor) -> torch.Tensor:
+        """What the distances of :meth:`search` are measured to: the keys, or what an index has kept of them.
+
+        Args:
+            ids: of entries, int64 (n,), on any device.
+
+        Returns:
+            (n, d), float16 or float32, on any device.
+        """
+
 
 def as_matrix(queries: torch.Tensor, dimension: int) -> torch.Tensor:
     """Check the shape of queries.

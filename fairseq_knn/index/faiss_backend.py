@@ -13,6 +13,7 @@ from fairseq_knn.index.backend import SearchBackend, as_matrix, mark_missing
 from fairseq_knn.index.faiss_files import read_index, reason
 from fairseq_knn.index.record import IndexRecord
 from fairseq_knn.index.self_test import SELF_TEST_KEYS, keys_found
+from fairseq_knn.index.stored_keys import open_keys
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ class FaissSearch(SearchBackend):
         on_gpu = _to_gpu(index, device) if device.type == "cuda" else None
         self.device = device if on_gpu is not None else torch.device("cpu")
         self._index = index if on_gpu is None else on_gpu
+        self._on_cpu = index  # GPUs cannot give back what they search
+        self._numbered = False
 
     @property
     def effort(self) -> tuple[int | None, int | None]:
@@ -69,6 +72,16 @@ class FaissSearch(SearchBackend):
             distances, ids = self._index.search(moved, k)
         distances, ids = mark_missing(distances, ids, k)
         return distances.to(queries.device), ids.to(queries.device)
+
+    def vectors(self, ids: torch.Tensor) -> torch.Tensor:
+        if not self._numbered:
+            lists = faiss.try_extract_index_ivf(self._on_cpu)
+            # Without refined vectors those in the lists are asked for, which have to be found by their numbers.
+            if lists is not None and not isinstance(self._on_cpu, faiss.IndexRefine):
+                lists.make_direct_map(True)
+            self._numbered = True
+        numbers = ids.cpu().numpy()
+        return torch.from_numpy(self._on_cpu.reconstruct_batch(numbers))
 
 
 class FaissBackend(FaissSearch):
@@ -109,6 +122,15 @@ class FaissBackend(FaissSearch):
                 f"searching {self.path} as it is; `fairseq-knn build-index {datastore.path}` makes a faster one"
             )
         self._test(datastore, record)
+        # Without a detour where the index measures distances to the stored keys themselves.
+        self._keys = (
+            open_keys(datastore, self.device, resident=not mapped)
+            if datastore.has_keys and _keeps_keys(index)
+            else None
+        )
+
+    def vectors(self, ids: torch.Tensor) -> torch.Tensor:
+        return super().vectors(ids) if self._keys is None else self._keys.gather(ids)
 
     def _test(self, datastore: Datastore, record: IndexRecord | None) -> None:
         """Stored keys must find themselves, as many as when the index was built.
@@ -133,6 +155,17 @@ class FaissBackend(FaissSearch):
                 f"wrongly; build it again with `fairseq-knn build-index {datastore.path}`, or pass "
                 "--knn-backend torch"
             )
+
+
+def _keeps_keys(index: faiss.Index) -> bool:
+    """Whether the distances of an index are those of the float16 keys, and not of codes."""
+    if isinstance(index, faiss.IndexPreTransform):
+        return False
+    if isinstance(index, faiss.IndexRefine):
+        index = index.refine_index
+    index = faiss.downcast_index(index)
+    half = isinstance(index, faiss.IndexScalarQuantizer) and index.sq.qtype == faiss.ScalarQuantizer.QT_fp16
+    return half or isinstance(index, faiss.IndexFlat | faiss.IndexIVFFlat)
 
 
 def _set_nprobe(index: faiss.Index, nprobe: int) -> int | None:

@@ -6,13 +6,11 @@ from fairseq_knn.datastore import Datastore
 from fairseq_knn.index.backend import SearchBackend
 from fairseq_knn.index.devices import resolve_device
 from fairseq_knn.index.factory import EXACT_SCAN
-from fairseq_knn.index.stored_keys import ResidentKeys, StoredKeys, StreamedKeys
+from fairseq_knn.index.stored_keys import fits
 from fairseq_knn.index.torch_backend import TorchBackend
 
 BACKENDS = ("auto", "faiss", "torch")
 LOADS = ("mmap", "ram")
-
-_GPU_SHARE = 0.7  # of the free memory of a GPU that keys may take
 
 
 def open_backend(
@@ -50,27 +48,9 @@ def open_backend(
     return FaissBackend(datastore, place, nprobe, mapped=load == "mmap")
 
 
-def open_keys(datastore: Datastore, device: torch.device, *, resident: bool) -> StoredKeys:
-    """Keys by the numbers of their entries.
-
-    Args:
-        datastore: whose keys.
-        device: where they are wanted: in a GPU's memory if they fit there.
-        resident: read them into memory where they would stay on disk.
-
-    Raises:
-        DatastoreError: they were dropped, or a file is damaged.
-    """
-    if device.type != "cpu" and _fits(datastore, device):
-        return ResidentKeys(datastore, device, torch.float16)
-    if resident:
-        return ResidentKeys(datastore, torch.device("cpu"), torch.float16)
-    return StreamedKeys(datastore)
-
-
 def exact_backend(datastore: Datastore, device: torch.device) -> SearchBackend:
     """Exact search on *device*, or on the CPU if the GPU's free memory is too small for the keys."""
-    return TorchBackend(datastore, device if _fits(datastore, device) else torch.device("cpu"))
+    return TorchBackend(datastore, device if fits(datastore, device) else torch.device("cpu"))
 
 
 def _exact_is_best(datastore: Datastore, device: torch.device) -> bool:
@@ -78,12 +58,4 @@ def _exact_is_best(datastore: Datastore, device: torch.device) -> bool:
         return False
     if device.type == "cpu":
         return datastore.entries * datastore.dimension <= EXACT_SCAN
-    return _fits(datastore, device)
-
-
-def _fits(datastore: Datastore, device: torch.device) -> bool:
-    if device.type == "cpu":
-        return True
-    free, _ = torch.cuda.mem_get_info(device)
-    # float16 keys and float32 norms.
-    return datastore.entries * (2 * datastore.dimension + 4) <= _GPU_SHARE * free
+    return fits(datastore, device)

@@ -10,6 +10,7 @@ from fairseq_knn.datastore import Datastore
 from fairseq_knn.errors import UserError
 
 _LOAD_BYTES = 64 << 20  # of one copy to a device
+_GPU_SHARE = 0.7  # of the free memory of a GPU that keys may take
 
 
 class StoredKeys(Protocol):
@@ -71,6 +72,33 @@ class StreamedKeys:
         unique, inverse = np.unique(ids.cpu().numpy(), return_inverse=True)
         keys = torch.from_numpy(self._datastore.gather_keys(unique))
         return keys[torch.from_numpy(inverse).view(ids.shape)]
+
+
+def open_keys(datastore: Datastore, device: torch.device, *, resident: bool) -> StoredKeys:
+    """Keys by the numbers of their entries.
+
+    Args:
+        datastore: whose keys.
+        device: where they are wanted: in a GPU's memory if they fit there.
+        resident: read them into memory where they would stay on disk.
+
+    Raises:
+        DatastoreError: they were dropped, or a file is damaged.
+    """
+    if device.type != "cpu" and fits(datastore, device):
+        return ResidentKeys(datastore, device, torch.float16)
+    if resident:
+        return ResidentKeys(datastore, torch.device("cpu"), torch.float16)
+    return StreamedKeys(datastore)
+
+
+def fits(datastore: Datastore, device: torch.device) -> bool:
+    """Whether the keys of a datastore fit into the free memory of a device; into a CPU's they always do."""
+    if device.type == "cpu":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    # float16 keys and float32 norms.
+    return datastore.entries * (2 * datastore.dimension + 4) <= _GPU_SHARE * free
 
 
 def rows_of(memory: int, row_bytes: int) -> int:

@@ -66,6 +66,9 @@ class TorchBackend(SearchBackend):
         distances, ids = mark_missing(distances, ids, k)
         return distances.to(queries.device), ids.to(queries.device)
 
+    def vectors(self, ids: torch.Tensor) -> torch.Tensor:
+        return self._keys.gather(ids)
+
     def _candidates(self, queries: torch.Tensor, pool: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The *pool* best scores ``2 q.k - |k|^2`` of every query, descending, and their ids."""
         best = queries.new_full((len(queries), 0), 0)

@@ -47,6 +47,11 @@ class Neighbours:
         k = self.ids.size(-1)
         return Neighbours(*(t.reshape(-1, k)[rows] for t in (self.distances, self.ids, self.values)))
 
+    def followed_by(self, others: "Neighbours") -> "Neighbours":
+        """These and, behind them in every row, others (keys and key_log_probs are left out)."""
+        pairs = ((self.distances, others.distances), (self.ids, others.ids), (self.values, others.values))
+        return Neighbours(*(torch.cat(pair, dim=-1) for pair in pairs))
+
     @staticmethod
     def none(shape: tuple[int, ...], k: int, device: torch.device) -> "Neighbours":
         """No neighbours for queries of the given leading shape."""

@@ -1,7 +1,7 @@
 """The k nearest entries of one datastore, or of several as if they were one."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,8 @@ from fairseq_knn.errors import ConfigurationError, DatastoreError
 from fairseq_knn.index import open_backend, open_keys
 from fairseq_knn.retrieval.lookup import Lookup, gather_resident, open_log_probs
 from fairseq_knn.retrieval.neighbours import Neighbours
+
+_MEASURED_BYTES = 16 << 20  # differences of queries and entries that are computed at a time
 
 
 @dataclass
@@ -48,6 +50,8 @@ class Retriever:
         load: ``mmap`` (keys and index stay on disk, memory mapped) or ``ram``.
         with_keys: give the neighbours' keys too, for combiners that need them. They come from the GPU's memory if they
             fit there.
+        recompute: compute the distances of what was found again, from the keys: exact ones where an index has short
+            codes alone. The neighbours are in their order then.
         with_key_log_probs: give the model's log-probability of every neighbour's token in its own place too, if all
             datastores hold them. They come from the GPU's memory, or, memory mapped, from disk.
 
@@ -71,6 +75,7 @@ class Retriever:
         load: str = "mmap",
         with_keys: bool = False,
         with_key_log_probs: bool = False,
+        recompute: bool = False,
     ) -> None:
         self.datastores = [datastore] if isinstance(datastore, Datastore) else list(datastore)
         self.k = k
@@ -94,9 +99,16 @@ class Retriever:
         values = [torch.from_numpy(store.values).to(place) for store, place in opened]
         self._values = Lookup(entries, [gather_resident(each) for each in values], torch.int64)
         self._keys = self._log_probs = None
-        if with_keys:
+        self._recompute = recompute
+        vectors = [searcher.vectors for searcher in self._backends]
+        if with_keys or recompute:
             keys = [open_keys(store, place, resident=load == "ram").gather for store, place in opened]
-            self._keys = Lookup(entries, keys, torch.float16, (self.dimension,))
+            vectors = keys if recompute else vectors
+            if with_keys:
+                self._keys = Lookup(entries, keys, torch.float16, (self.dimension,))
+        # One datastore needs no looking up which of several an entry is in.
+        several = Lookup(entries, vectors, torch.float32, (self.dimension,))
+        self._vectors: Callable[[Tensor], Tensor] = vectors[0] if len(vectors) == 1 else several
         self.has_key_log_probs = with_key_log_probs and all(store.log_probs is not None for store in self.datastores)
         if self.has_key_log_probs:
             log_probs = [open_log_probs(store, place, resident=load == "ram") for store, place in opened]
@@ -148,6 +160,25 @@ class Retriever:
             None if self._keys is None else self._keys(ids),
             None if self._log_probs is None else self._log_probs(ids),
         )
+
+    def measure(self, query: Tensor, ids: Tensor) -> Tensor:
+        """Squared distances of queries to entries that were not searched for, as a search would give them.
+
+        Args:
+            query: (n, d), any float dtype.
+            ids: of entries, int64 (n, m); -1 for none.
+
+        Returns:
+            float32 (n, m), on the device of the queries; +inf where there is no entry.
+        """
+        distances = torch.full(ids.shape, torch.inf, device=query.device)
+        rows, columns = (ids >= 0).nonzero(as_tuple=True)
+        block = max(1, _MEASURED_BYTES // (4 * self.dimension))
+        for start in range(0, len(rows), block):
+            part = rows[start : start + block], columns[start : start + block]
+            differences = self._vectors(ids[part]).to(query.device, torch.float32).sub_(query[part[0]].float())
+            distances[part] = differences.square_().sum(dim=-1)
+        return distances
 
     def values_of(self, ids: Tensor) -> Tensor:
         """Target tokens of the given entries, int64 (...), on their device; 0 where the id is -1."""
@@ -213,7 +244,9 @@ class Retriever:
             all_ids.append(torch.where(ids >= 0, ids + offset, ids))
             offset += store.entries
         distances, ids = torch.cat(all_distances, dim=-1), torch.cat(all_ids, dim=-1)
-        if len(self.datastores) > 1:
+        if self._recompute:
+            distances = self.measure(rows, ids)
+        if len(self.datastores) > 1 or self._recompute:
             distances, order = distances.sort(dim=-1, stable=True)
             ids = ids.gather(-1, order)
         missing = max(0, k - ids.size(-1))

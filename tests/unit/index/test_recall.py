@@ -23,6 +23,9 @@ class Altered(SearchBackend):
         distances, ids = self._exact.search(queries, k)
         return distances, self._alter(ids)
 
+    def vectors(self, ids: torch.Tensor) -> torch.Tensor:
+        return self._exact.vectors(ids)
+
 
 def recall(path: Path, keys: np.ndarray, alter, k: int = 8) -> float:
     datastore = write_datastore(path / "store", keys, np.zeros(len(keys), np.int32))

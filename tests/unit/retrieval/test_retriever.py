@@ -188,6 +188,9 @@ class Patchy(SearchBackend):
         found.distances[::2, 0], found.ids[::2, 0] = 1.5, 0
         return found.distances, found.ids
 
+    def vectors(self, ids: Tensor) -> Tensor:
+        return torch.zeros((len(ids), self.dimension))
+
 
 def test_missing_neighbours_carry_no_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retriever, "open_backend", lambda store, **_: Patchy(store))
