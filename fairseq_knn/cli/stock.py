@@ -1,5 +1,7 @@
 """What fairseq-knn's commands share with stock fairseq-generate: its flags, models, data and batches."""
 
+import ast
+import functools
 import os
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -51,21 +53,27 @@ class StockRun:
         return utils.move_to_cuda(sample) if next(self.model.parameters()).is_cuda else sample
 
 
-def load_stock_run(arguments: list[str], defaults: dict[str, Any], settings: dict[str, Any]) -> StockRun:
-    """Load what the arguments of fairseq-generate name.
+def load_stock_run(
+    arguments: list[str], defaults: dict[str, Any], settings: dict[str, Any], program: str = "fairseq-generate"
+) -> StockRun:
+    """Load what the arguments of a stock program name.
 
     Args:
         arguments: as typed.
         defaults: values of flags that are not given.
         settings: values of flags, whatever is given.
+        program: ``fairseq-generate`` or, for language models, ``fairseq-eval-lm``.
 
     Raises:
         ConfigurationError: the arguments are not fairseq's, a file is missing, ``--path`` names several models, or the
             split has no references.
     """
-    parser = options.get_generation_parser(default_task="translation_knn")
+    if program == "fairseq-eval-lm":
+        parser = options.get_eval_lm_parser(default_task="language_modeling_knn")
+    else:
+        parser = options.get_generation_parser(default_task="translation_knn")
     parser.set_defaults(**defaults)
-    parser.error = _refuse
+    parser.error = functools.partial(_refuse, program)
     parsed = options.parse_args_and_arch(parser, input_args=arguments)
     if not parsed.path:
         raise ConfigurationError("--path is missing: name the checkpoint of the base model")
@@ -75,8 +83,14 @@ def load_stock_run(arguments: list[str], defaults: dict[str, Any], settings: dic
     for name, value in settings.items():
         setattr(parsed, name, value)
     cfg = convert_namespace_to_omegaconf(parsed)
+    if program == "fairseq-eval-lm":
+        cfg.task.tokens_per_sample -= cfg.eval_lm.context_window  # as there
     task = tasks.setup_task(cfg.task)
-    models, saved = checkpoint_utils.load_model_ensemble(utils.split_paths(cfg.common_eval.path), task=task)
+    models, saved = checkpoint_utils.load_model_ensemble(
+        utils.split_paths(cfg.common_eval.path),
+        arg_overrides=ast.literal_eval(cfg.common_eval.model_overrides),
+        task=task,
+    )
     if len(models) > 1:
         raise ConfigurationError(f"--path names {len(models)} models: each has its own datastore, so name one")
     task.load_dataset(cfg.dataset.gen_subset, task_cfg=saved.task)
@@ -94,6 +108,6 @@ def load_stock_run(arguments: list[str], defaults: dict[str, Any], settings: dic
     return StockRun(cfg, task, model)
 
 
-def _refuse(message: str) -> NoReturn:
-    """Instead of the pages that fairseq-generate's parser would print."""
-    raise ConfigurationError(f"{message} (DATA, --path and other arguments are those of fairseq-generate)")
+def _refuse(program: str, message: str) -> NoReturn:
+    """Instead of the pages that the program's parser would print."""
+    raise ConfigurationError(f"{message} (DATA, --path and other arguments are those of {program})")

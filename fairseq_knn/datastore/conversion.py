@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fairseq_knn.datastore.bare import BareDatastore
+from fairseq_knn.datastore.bare import MAKE_IT_AGAIN, BareDatastore
 from fairseq_knn.datastore.manifest import Manifest, Plan
 from fairseq_knn.datastore.writer import DatastoreWriter
+from fairseq_knn.errors import DatastoreError
 
 _BLOCK_BYTES = 64 << 20  # of keys read at a time
 
@@ -30,6 +31,25 @@ def sentence_lengths(values: np.ndarray, eos: int) -> np.ndarray:
     if values[last:].any():
         ends = np.append(ends, last + np.flatnonzero(values[last:])[-1] + 1)
     return np.diff(ends, prepend=0)
+
+
+def filled_entries(source: BareDatastore) -> int:
+    """How many entries there are before those at the end whose token and key are all 0: room that was made and not used.
+
+    Raises:
+        DatastoreError: there are none.
+    """
+    filled = source.values[::-1] != 0
+    first = source.entries - int(filled.argmax()) if filled.any() else 0  # from here on the tokens are 0
+    rows = _block_rows(source)
+    for end in range(source.entries, first, -rows):
+        start = max(first, end - rows)
+        there = np.flatnonzero(source.keys(start, end).any(axis=1))
+        if len(there):
+            return start + int(there[-1]) + 1
+    if not first:
+        raise DatastoreError(f"all entries of {source.path} are 0, so nothing was ever stored: {MAKE_IT_AGAIN}")
+    return first
 
 
 def key_errors(
@@ -89,7 +109,7 @@ def convert(
     """
     writer = DatastoreWriter(path, plan, overwrite=overwrite)
     ends = np.cumsum(lengths)
-    rows = max(1, _BLOCK_BYTES // (source.dimension * np.dtype(source.key_dtype).itemsize))
+    rows = _block_rows(source)
     pending = writer.pending()
     advance(sum(int(lengths[slice(*plan.sentence_range(shard))].sum()) for shard in writer.own if shard not in pending))
     for shard in pending:
@@ -108,3 +128,7 @@ def convert(
     manifest = writer.finish()
     assert manifest is not None  # this is the only process
     return manifest
+
+
+def _block_rows(source: BareDatastore) -> int:
+    return max(1, _BLOCK_BYTES // (source.dimension * np.dtype(source.key_dtype).itemsize))

@@ -96,8 +96,9 @@ def _prefix(path: Path) -> Path:
     found = sorted({file.name.removesuffix(half) for half in _HALVES for file in path.glob(f"*{half}")})
     if not found:
         raise DatastoreError(
-            f"{path} has no files *{_HALVES[0]} and *{_HALVES[1]}, as kNN-LM, RetoMaton and knn-transformers write "
-            "them: name the directory that has"
+            f"{path} has neither keys.npy and vals.npy, as knn-box and adaptive-knn-mt write them, nor files "
+            f"*{_HALVES[0]} and *{_HALVES[1]}, as kNN-LM, RetoMaton and knn-transformers do: name the directory of a "
+            "datastore"
         )
     if len(found) > 1:
         raise DatastoreError(f"{path} has the datastores {', '.join(found)}: name one of them, as {path / found[0]}")

@@ -1,0 +1,126 @@
+"""Converting a datastore of a fairseq language model: its tokens are found in their text, some keys computed again."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fairseq_knn.cli.conversions.prepared import Prepared, check_dimension, check_values, judge
+from fairseq_knn.cli.stock import load_stock_run
+from fairseq_knn.datastore import LANGUAGE_MODEL, BareDatastore, Plan
+from fairseq_knn.datastore.conversion import filled_entries
+from fairseq_knn.datastore.text_order import Text, TextOrder, locate
+from fairseq_knn.models.knn_decoder import knn_decoder
+from fairseq_knn.storage.digest import vocabulary_digest
+
+_BLOCKS = 64  # computed again, at most
+_TOKENS = 16_384  # the same, with their context, unless that is less than two blocks
+
+
+def prepare(source: BareDatastore, target: str, arguments: list[str]) -> Prepared:
+    """
+    Args:
+        source: what is converted.
+        target: directory of the new datastore.
+        arguments: those of fairseq-eval-lm.
+
+    Raises:
+        UserError: model, text and datastore do not belong together.
+    """
+    stock = load_stock_run(
+        arguments,
+        {"gen_subset": "train", "knn_key": source.key},
+        {"knn_mode": "build_datastore", "knn_datastore_path": target, "cpu": True},
+        program="fairseq-eval-lm",
+    )
+    dictionary, config = stock.task.target_dictionary, stock.task.knn.config
+    values = source.values[: filled_entries(source)]
+    check_values(values, len(dictionary), source.path, "dictionary of the data")
+    text = _text(stock)
+    order = locate(values, text)
+    _tell(order, text)
+    _check_keys(source, order, text, stock)
+    plan = Plan(
+        model=str(knn_decoder(stock.model).knn_fingerprint),
+        model_name=type(stock.model).__name__,
+        vocabulary=vocabulary_digest(dictionary.symbols),
+        vocabulary_size=len(dictionary),
+        key=config.knn_key,
+        split=text.name,
+        # The blocks are those that are stored, which may be in another order than the split's.
+        data=source.digest,
+        sentences=len(order.lengths),
+        shard_sentences=config.knn_shard_sentences,
+        kind=LANGUAGE_MODEL,
+    )
+    return Prepared(plan, order.lengths, order.documents(text), config.knn_overwrite)
+
+
+def _text(stock: Any) -> Text:
+    split = stock.cfg.dataset.gen_subset
+    blocks = stock.task.dataset(split).dataset
+    raise NotImplementedError
+
+
+def _tell(order: TextOrder, text: Text) -> None:
+    entries, tokens = len(order.places), len(text.tokens)
+    if order.sorted_by_length:
+        print(
+            f"the {entries:,} entries are {len(order.blocks):,} blocks of {text.name!r} ({tokens:,} tokens) in the order "
+            "of their length: pointers end with their block"
+        )
+    else:
+        print(
+            f"the {entries:,} entries are the {tokens:,} tokens of {text.name!r} from number {int(order.places[0]):,} on "
+            "(the first is 0)"
+        )
+
+
+def _check_keys(source: BareDatastore, order: TextOrder, text: Text, stock: Any) -> None:
+    """Whether the model at hand computes the keys that are stored.
+
+    Raises:
+        DatastoreError: it does not.
+    """
+    context = stock.cfg.eval_lm.context_window
+    size = context + int((text.blocks[:, 1] - text.blocks[:, 0]).max())
+    count = min(_BLOCKS, max(2, _TOKENS // size))
+    chosen = np.unique(np.linspace(0, len(order.blocks) - 1, count).astype(np.int64))
+    dataset = stock.task.dataset(text.name)
+    errors = []
+    for number in chosen.tolist():
+        block, start, length = (int(array[number]) for array in (order.blocks, order.starts, order.lengths))
+        states = _states(stock.model, *_with_context(dataset, block, context))
+        check_dimension(source.dimension, states.shape[1], source.path)
+        # Of the first and the last block only a part may be stored.
+        first = int(order.places[start]) - int(text.blocks[block, 0])
+        computed = states[first : first + length]
+        stored = source.keys(start, start + length).astype(np.float32)
+        errors.append(np.linalg.norm(stored - computed) / np.linalg.norm(computed))
+    judge(
+        np.array(errors),
+        f"{len(errors)} of the blocks were computed again",
+        "the model (--path) it was built with, and --sample-break-mode, --tokens-per-sample and --context-window as "
+        "they were then",
+        insists=stock.task.knn.config.knn_allow_mismatch,
+    )
+
+
+def _with_context(dataset: Any, block: int, context: int) -> tuple[Tensor, int]:
+    """Input tokens of a block with as many before them as the context window has, (T,), and how many these are."""
+    parts = [dataset[block]["source"]]
+    missing = context
+    while missing > 0 and block > 0:
+        block -= 1
+        parts.insert(0, dataset[block]["source"][-missing:])
+        missing -= len(parts[0])
+    return torch.cat(parts), context - missing
+
+
+def _states(model: Any, tokens: Tensor, context: int) -> np.ndarray:
+    """Hidden states of the tokens (T,) after the first *context* ones, float32 (T - context, d)."""
+    with torch.no_grad(), knn_decoder(model).knn_record() as recording:
+        model(src_tokens=tokens.unsqueeze(0), src_lengths=torch.tensor([len(tokens)]))
+    states: np.ndarray = recording.states[-1][0, context:].float().numpy()
+    return states
