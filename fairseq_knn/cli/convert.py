@@ -119,12 +119,15 @@ def _check_target(args: argparse.Namespace) -> None:
     """Before the model is loaded and the keys are compared: whether NEW can be written.
 
     Raises:
+        ConfigurationError: it is OLD.
         DatastoreError: it holds a datastore already.
     """
     from fairseq_knn.datastore import KnnboxDatastore
     from fairseq_knn.datastore.layout import manifest_path
-    from fairseq_knn.errors import DatastoreError
+    from fairseq_knn.errors import ConfigurationError, DatastoreError
 
+    if args.new.resolve() == args.old.resolve():
+        raise ConfigurationError(f"OLD and NEW are both {args.old}, but OLD stays as it is: name another directory as NEW")
     replaced = "--knn-overwrite" in args.passed_on
     if KnnboxDatastore.recognises(args.new) or (manifest_path(args.new).exists() and not replaced):
         raise DatastoreError(f"{args.new} holds a datastore already: name another directory as NEW")

@@ -11,13 +11,12 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
-from fairseq_knn.cli.conversions.prepared import Prepared, check_dimension, check_values, judge
+from fairseq_knn.cli.conversions.prepared import Prepared, blocks_per_shard, check_dimension, check_values, judge
 from fairseq_knn.datastore import LANGUAGE_MODEL, BareDatastore, Plan
 from fairseq_knn.datastore.conversion import filled_entries, sentence_lengths
 from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.huggingface.fitting import facts
 from fairseq_knn.huggingface.layers import KEY_KINDS, HiddenStateTap
-from fairseq_knn.tasks.knn_config import KnnConfig
 
 _LONGEST_WINDOW = 1024  # tokens, unless it is given
 _WINDOWS = 2  # computed again; a thousand texts have more than three times as many tokens as one has
@@ -65,7 +64,7 @@ def prepare(
         split="train",
         data=source.digest,
         sentences=len(lengths),
-        shard_sentences=flags.knn_shard_sentences,
+        shard_sentences=flags.knn_shard_sentences or blocks_per_shard(lengths),
         kind=known.kind,
     )
     return Prepared(plan, lengths, documents, flags.knn_overwrite)
@@ -78,7 +77,7 @@ def _flags(source: BareDatastore, arguments: list[str]) -> argparse.Namespace:
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--knn-key", choices=KEY_KINDS, default=source.key)
-    parser.add_argument("--knn-shard-sentences", type=int, default=KnnConfig().knn_shard_sentences)
+    parser.add_argument("--knn-shard-sentences", type=int)
     parser.add_argument("--knn-overwrite", action="store_true")
     parser.add_argument("--knn-allow-mismatch", action="store_true")
     parser.error = _refuse  # type: ignore[method-assign]

@@ -1,18 +1,20 @@
 """Converting a datastore of a fairseq language model: its tokens are found in their text, some keys computed again."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from fairseq_knn.cli.conversions.prepared import Prepared, check_dimension, check_values, judge
+from fairseq_knn.cli.conversions.prepared import Prepared, blocks_per_shard, check_dimension, check_values, judge
 from fairseq_knn.cli.stock import load_stock_run
 from fairseq_knn.datastore import LANGUAGE_MODEL, BareDatastore, Plan
 from fairseq_knn.datastore.conversion import filled_entries
 from fairseq_knn.datastore.text_order import Text, TextOrder, locate
 from fairseq_knn.models.knn_decoder import knn_decoder
 from fairseq_knn.storage.digest import vocabulary_digest
+from fairseq_knn.tasks.context_window import ContextWindow
+from fairseq_knn.tasks.documents import documents_of_lines
 
 _BLOCKS = 64  # computed again, at most
 _TOKENS = 16_384  # the same, with their context, unless that is less than two blocks
@@ -51,7 +53,7 @@ def prepare(source: BareDatastore, target: str, arguments: list[str]) -> Prepare
         # The blocks are those that are stored, which may be in another order than the split's.
         data=source.digest,
         sentences=len(order.lengths),
-        shard_sentences=config.knn_shard_sentences,
+        shard_sentences=config.knn_shard_sentences or blocks_per_shard(order.lengths),
         kind=LANGUAGE_MODEL,
     )
     return Prepared(plan, order.lengths, order.documents(text), config.knn_overwrite)
@@ -60,7 +62,14 @@ def prepare(source: BareDatastore, target: str, arguments: list[str]) -> Prepare
 def _text(stock: Any) -> Text:
     split = stock.cfg.dataset.gen_subset
     blocks = stock.task.dataset(split).dataset
-    raise NotImplementedError
+    lines = blocks.dataset
+    documents = documents_of_lines(lines, lines.sizes, stock.task.source_dictionary)
+    return Text(
+        split,
+        torch.cat([lines[number].int() for number in range(len(lines))]).numpy(),
+        np.asarray(blocks.slice_indices),
+        np.repeat(documents, lines.sizes),
+    )
 
 
 def _tell(order: TextOrder, text: Text) -> None:
@@ -88,10 +97,12 @@ def _check_keys(source: BareDatastore, order: TextOrder, text: Text, stock: Any)
     count = min(_BLOCKS, max(2, _TOKENS // size))
     chosen = np.unique(np.linspace(0, len(order.blocks) - 1, count).astype(np.int64))
     dataset = stock.task.dataset(text.name)
+    if context:
+        dataset = ContextWindow(dataset, stock.cfg.task.tokens_per_sample, context)
     errors = []
     for number in chosen.tolist():
         block, start, length = (int(array[number]) for array in (order.blocks, order.starts, order.lengths))
-        states = _states(stock.model, *_with_context(dataset, block, context))
+        states = _states(stock.model, dataset[block])
         check_dimension(source.dimension, states.shape[1], source.path)
         # Of the first and the last block only a part may be stored.
         first = int(order.places[start]) - int(text.blocks[block, 0])
@@ -107,20 +118,10 @@ def _check_keys(source: BareDatastore, order: TextOrder, text: Text, stock: Any)
     )
 
 
-def _with_context(dataset: Any, block: int, context: int) -> tuple[Tensor, int]:
-    """Input tokens of a block with as many before them as the context window has, (T,), and how many these are."""
-    parts = [dataset[block]["source"]]
-    missing = context
-    while missing > 0 and block > 0:
-        block -= 1
-        parts.insert(0, dataset[block]["source"][-missing:])
-        missing -= len(parts[0])
-    return torch.cat(parts), context - missing
-
-
-def _states(model: Any, tokens: Tensor, context: int) -> np.ndarray:
-    """Hidden states of the tokens (T,) after the first *context* ones, float32 (T - context, d)."""
+def _states(model: Any, item: Mapping[str, Any]) -> np.ndarray:
+    """Hidden states of the tokens of a block, without those before it, float32 (T, d)."""
+    tokens = item["source"]
     with torch.no_grad(), knn_decoder(model).knn_record() as recording:
         model(src_tokens=tokens.unsqueeze(0), src_lengths=torch.tensor([len(tokens)]))
-    states: np.ndarray = recording.states[-1][0, context:].float().numpy()
+    states: np.ndarray = recording.states[-1][0, item.get("start", 0) :].float().numpy()
     return states

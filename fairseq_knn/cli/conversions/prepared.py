@@ -9,6 +9,7 @@ from fairseq_knn.errors import DatastoreError
 
 _TOLERANCE = 0.05  # of their length: float16, and another machine's arithmetic
 _SHARE = 0.9  # of what was computed again has to agree
+_SHARD_ENTRIES = 262_144
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class Prepared:
     def units(self) -> str:
         """What its lengths are of, in words."""
         return "sentences" if self.documents is None else f"blocks of {int(self.documents[-1]) + 1:,} documents"
+
+
+def blocks_per_shard(lengths: np.ndarray) -> int:
+    """How many sentences or blocks of these lengths (n,) go into a shard."""
+    return max(1, _SHARD_ENTRIES * len(lengths) // int(lengths.sum()))
 
 
 def check_dimension(stored: int, computed: int, path: object) -> None:
