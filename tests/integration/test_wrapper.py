@@ -92,7 +92,7 @@ def test_a_datastore_of_another_model(hub: Any, datastore: Any, other_model: Any
         ({"lmbda": 1.5}, "lambda is 1.5"),
         ({"temperature": 0}, "temperature is 0"),
         ({"skip_threshold": 0}, "skip-threshold is 0"),
-        ({"prob": 32}, "'prob' is no setting of retrieval: choose among k, lambda"),
+        ({"prob": 32}, "'prob' is no setting of retrieval: choose among k, lmbda"),
         ({"mode": "build_datastore"}, "'mode' is no setting of retrieval"),
         ({"backend": "scann"}, "knn-backend is 'scann', but must be one of auto, faiss, torch"),
         ({"device": "gpu"}, "knn-device is 'gpu'"),

@@ -25,6 +25,8 @@ LAYERS = (
     ("sampling",),
     ("imitation",),
     ("models", "criterions", "tasks"),
+    ("wrapper_settings",),
+    ("hub", "huggingface"),
     ("wrapper",),
     ("hooks",),
     ("plugin",),
@@ -40,6 +42,7 @@ ONLY = {"corpora": {"corpora", "errors", "storage", "version"}}
 FAIRSEQ_FREE = {
     *("", "version", "errors", "compat", "activation"),
     *("storage", "datastore", "index", "verification", "retrieval", "combiners", "sampling", "imitation"),
+    *("wrapper_settings", "huggingface", "wrapper"),
     "corpora",
 }
 FAIRSEQ_INSIDE_FUNCTIONS = {"compat"}
