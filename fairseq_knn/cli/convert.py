@@ -127,7 +127,9 @@ def _check_target(args: argparse.Namespace) -> None:
     from fairseq_knn.errors import ConfigurationError, DatastoreError
 
     if args.new.resolve() == args.old.resolve():
-        raise ConfigurationError(f"OLD and NEW are both {args.old}, but OLD stays as it is: name another directory as NEW")
+        raise ConfigurationError(
+            f"OLD and NEW are both {args.old}, but OLD stays as it is: name another directory as NEW"
+        )
     replaced = "--knn-overwrite" in args.passed_on
     if KnnboxDatastore.recognises(args.new) or (manifest_path(args.new).exists() and not replaced):
         raise DatastoreError(f"{args.new} holds a datastore already: name another directory as NEW")

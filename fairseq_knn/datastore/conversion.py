@@ -34,7 +34,7 @@ def sentence_lengths(values: np.ndarray, eos: int) -> np.ndarray:
 
 
 def filled_entries(source: BareDatastore) -> int:
-    """How many entries there are before those at the end whose token and key are all 0: room that was made and not used.
+    """How many entries there are before those at the end whose token and key are 0: room that was made and not used.
 
     Raises:
         DatastoreError: there are none.

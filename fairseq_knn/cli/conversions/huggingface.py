@@ -45,8 +45,8 @@ def prepare(
         window = block_size or min(_LONGEST_WINDOW, getattr(model.config, "max_position_embeddings", _LONGEST_WINDOW))
         if stride > window:
             raise ConfigurationError(
-                f"--stride is {stride}, but the window of --block-size has {window} tokens: pass both as they were when "
-                f"{source.path} was built"
+                f"--stride is {stride}, but the window of --block-size has {window} tokens: pass both as they were "
+                f"when {source.path} was built"
             )
         _check_keys(source, values, model, flags, window, stride)
         ends = np.append(np.arange(stride, len(values), stride), len(values))

@@ -76,13 +76,13 @@ def _tell(order: TextOrder, text: Text) -> None:
     entries, tokens = len(order.places), len(text.tokens)
     if order.sorted_by_length:
         print(
-            f"the {entries:,} entries are {len(order.blocks):,} blocks of {text.name!r} ({tokens:,} tokens) in the order "
-            "of their length: pointers end with their block"
+            f"the {entries:,} entries are {len(order.blocks):,} blocks of {text.name!r} (of {tokens:,} tokens) in the "
+            "order of their length: pointers end with their block"
         )
     else:
         print(
-            f"the {entries:,} entries are the {tokens:,} tokens of {text.name!r} from number {int(order.places[0]):,} on "
-            "(the first is 0)"
+            f"the {entries:,} entries are the tokens {int(order.places[0]):,} to {int(order.places[-1]):,} of "
+            f"{text.name!r}, which has {tokens:,}, numbered from 0"
         )
 
 

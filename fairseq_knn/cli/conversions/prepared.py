@@ -31,7 +31,10 @@ class Prepared:
     @property
     def units(self) -> str:
         """What its lengths are of, in words."""
-        return "sentences" if self.documents is None else f"blocks of {int(self.documents[-1]) + 1:,} documents"
+        if self.documents is None:
+            return "sentences"
+        documents = int(self.documents[-1]) + 1
+        return f"blocks of {documents:,} documents" if documents > 1 else "blocks of one document"
 
 
 def blocks_per_shard(lengths: np.ndarray) -> int:
