@@ -86,11 +86,19 @@ def load_stock_run(
     if program == "fairseq-eval-lm":
         cfg.task.tokens_per_sample -= cfg.eval_lm.context_window  # as there
     task = tasks.setup_task(cfg.task)
-    models, saved = checkpoint_utils.load_model_ensemble(
-        utils.split_paths(cfg.common_eval.path),
-        arg_overrides=ast.literal_eval(cfg.common_eval.model_overrides),
-        task=task,
-    )
+    try:
+        models, saved = checkpoint_utils.load_model_ensemble(
+            utils.split_paths(cfg.common_eval.path),
+            arg_overrides=ast.literal_eval(cfg.common_eval.model_overrides),
+            task=task,
+        )
+    except RuntimeError as error:
+        if "size mismatch" not in str(error):
+            raise
+        raise ConfigurationError(
+            f"{cfg.common_eval.path} does not fit the dictionaries of the data ({' '.join(str(error).split())[:200]}): "
+            "use the data directory it was trained with"
+        ) from error
     if len(models) > 1:
         raise ConfigurationError(f"--path names {len(models)} models: each has its own datastore, so name one")
     task.load_dataset(cfg.dataset.gen_subset, task_cfg=saved.task)

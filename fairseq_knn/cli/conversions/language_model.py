@@ -31,8 +31,8 @@ def prepare(source: BareDatastore, target: str, arguments: list[str]) -> Prepare
         UserError: model, text and datastore do not belong together.
     """
     stock = load_stock_run(
-        arguments,
-        {"gen_subset": "train", "knn_key": source.key},
+        ["--knn-key", source.key, *arguments],
+        {"gen_subset": "train"},
         {"knn_mode": "build_datastore", "knn_datastore_path": target, "cpu": True},
         program="fairseq-eval-lm",
     )
@@ -48,7 +48,7 @@ def prepare(source: BareDatastore, target: str, arguments: list[str]) -> Prepare
         model_name=type(stock.model).__name__,
         vocabulary=vocabulary_digest(dictionary.symbols),
         vocabulary_size=len(dictionary),
-        key=config.knn_key,
+        key=stock.task.knn.key,
         split=text.name,
         # The blocks are those that are stored, which may be in another order than the split's.
         data=source.digest,
@@ -77,7 +77,7 @@ def _tell(order: TextOrder, text: Text) -> None:
     if order.sorted_by_length:
         print(
             f"the {entries:,} entries are {len(order.blocks):,} blocks of {text.name!r} (of {tokens:,} tokens) in the "
-            "order of their length: pointers end with their block"
+            "order of their length: pointers go on where the text does"
         )
     else:
         print(

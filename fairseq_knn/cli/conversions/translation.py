@@ -26,7 +26,7 @@ def prepare(source: BareDatastore, target: str, arguments: list[str]) -> Prepare
         UserError: model, data and datastore do not belong together.
     """
     stock = load_stock_run(
-        arguments,
+        ["--knn-key", source.key, *arguments],
         {"gen_subset": "train"},
         {"knn_mode": "build_datastore", "knn_datastore_path": target, "cpu": True},
     )
@@ -39,7 +39,7 @@ def prepare(source: BareDatastore, target: str, arguments: list[str]) -> Prepare
         model_name=type(stock.model).__name__,
         vocabulary=vocabulary_digest(dictionary.symbols),
         vocabulary_size=len(dictionary),
-        key=source.key,
+        key=stock.task.knn.key,
         split=stock.cfg.dataset.gen_subset,
         # The sentences are in the order they were batched, which is no split's.
         data=source.digest,
