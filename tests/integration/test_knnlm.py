@@ -179,6 +179,7 @@ def test_knnlm_with_a_context_window(
     assert store.continues is not None
     assert store.continues.tolist() == [*(np.diff(documents) == 0), False]
     assert f"blocks of {documents[-1] - documents[0] + 1} documents" in printed
+    assert main(["verify", str(new)]) == 0
 
 
 def test_the_converted_store_serves_the_language_model(knnlm: Path, example: Example, tmp_path: Path) -> None:
@@ -261,7 +262,12 @@ def test_what_does_not_belong_together_is_refused(
         (knnlm, (), None, "may hold several things: pass `--entries"),
         (overflown, sizes, None, "negative tokens: kNN-LM's --dstore-fp16 stores tokens as int16"),
         (half, sizes, None, "half_vals.npy is missing beside half_keys.npy"),
-        (wide, (sizes[0], sizes[1], *WINDOW), None, "have dimension 64, the hidden states of the model dimension 32"),
+        (
+            wide,
+            ("--dimension", 2 * DIMENSION, "--key-dtype", "float32", *WINDOW),
+            None,
+            "have dimension 64, the hidden states of the model dimension 32",
+        ),
     ):
         data = small if "--data" in arguments else example.data
         given = [argument for argument in arguments if argument not in ("--data", small)]

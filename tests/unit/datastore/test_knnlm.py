@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fairseq_knn.datastore import KnnlmDatastore
+from fairseq_knn.datastore.conversion import filled_entries
 from fairseq_knn.errors import DatastoreError
 
 ENTRIES, DIMENSION = 24, 10
@@ -154,3 +155,21 @@ def test_values_that_are_no_tokens(tmp_path: Path, entries: tuple[np.ndarray, np
     store = KnnlmDatastore.open(write(tmp_path / "b", entries), dimension=DIMENSION)
     with pytest.raises(DatastoreError, match=r"b_vals\.npy holds numbers from -1 to \d+, which are no tokens"):
         _ = store.values
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 1000])
+def test_room_at_the_end_is_no_entry(
+    tmp_path: Path, entries: tuple[np.ndarray, np.ndarray], rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Token 0 is one like others where transformers made the vocabulary."""
+    monkeypatch.setattr("fairseq_knn.datastore.conversion._BLOCK_BYTES", rows * DIMENSION * 2)
+    keys, values = entries
+    for tokens, empty_keys, filled in ((3, 0, 24), (3, 3, 21), (7, 3, 21), (0, 5, 24), (24, 20, 4)):
+        changed = keys.copy(), values.copy()
+        changed[1][ENTRIES - tokens :] = 0
+        changed[0][ENTRIES - empty_keys :] = 0
+        store = KnnlmDatastore.open(write(tmp_path / "dstore", changed), dimension=DIMENSION)
+        assert filled_entries(store) == filled
+    store = KnnlmDatastore.open(write(tmp_path / "dstore", (keys * 0, values * 0)), dimension=DIMENSION)
+    with pytest.raises(DatastoreError, match="all entries of .*dstore are 0, so nothing was ever stored: restore it"):
+        filled_entries(store)
