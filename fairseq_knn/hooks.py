@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any
 
 from hydra.core.utils import JobReturn
@@ -29,6 +29,7 @@ def install() -> None:
         _undo.append(_one_sentence_for_user_errors())
         _undo.append(_one_sentence_under_hydra())
         _undo.append(_one_package_from_two_paths())
+        _undo.append(_names_that_numpy_removed())
         _undo.append(_checkpoints_of_forks())
         _undo.append(_checkpoints_of_combiners())
 
@@ -111,6 +112,21 @@ def _one_package_from_two_paths() -> Callable[[], None]:
 
     def restore() -> None:
         utils.import_user_module = stock
+
+    return restore
+
+
+def _names_that_numpy_removed() -> Callable[[], None]:
+    """fairseq's main branch cuts text into lines (``--sample-break-mode eos``, fairseq-interactive with a language
+    model) with ``np.compat.long``, which numpy 2 does not have any more."""
+    import numpy as np
+
+    if hasattr(np, "compat"):
+        return lambda: None
+    np.compat = SimpleNamespace(long=int)
+
+    def restore() -> None:
+        del np.compat
 
     return restore
 

@@ -9,13 +9,16 @@ from typing import Any
 NAME = "inspect"
 HELP = "tell what a datastore is: model, size, index, memory it takes"
 
+_CLUSTERS_BYTES = 8  # of an entry, in memory: the number of its cluster, and itself as a member
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Prints what is in the datastore DIR, which model and dictionary it was built with, how large its files are, "
-        "which index it has and what that finds, and how much memory translating with it takes. Of an unfinished "
-        "datastore it says which shards are missing and how to go on. Datastores of knn-box are described as far as "
-        "they describe themselves. Only small files are read, so it takes no time; `fairseq-knn verify` reads all."
+        "which index it has and what that finds, which clusters, and how much memory translating with it takes. Of an "
+        "unfinished datastore it says which shards are missing and how to go on. Datastores of knn-box are described "
+        "as far as they describe themselves. Only small files are read, so it takes no time; `fairseq-knn verify` "
+        "reads all."
     )
     parser.add_argument("datastore", type=Path, metavar="DIR", help="a datastore, finished or not")
     parser.add_argument("--json", action="store_true", help="print the same as JSON, sizes in bytes, for scripts")
@@ -33,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _known(path: Path) -> dict[str, Any]:
     # torch, which much of the package needs, takes a second to import, and --help should not.
+    from fairseq_knn.clustering.description import describe_clusters
     from fairseq_knn.datastore import Datastore
     from fairseq_knn.datastore.description import describe, describe_begun
     from fairseq_knn.datastore.merging import begun
@@ -41,7 +45,12 @@ def _known(path: Path) -> dict[str, Any]:
     if (plan := begun(path)) is not None:
         return {"path": str(path), **describe_begun(path, plan)}
     datastore = Datastore.load(path)
-    return {"path": str(path), **describe(datastore), "index": describe_index(datastore)}
+    return {
+        "path": str(path),
+        **describe(datastore),
+        "index": describe_index(datastore),
+        "clusters": describe_clusters(datastore),
+    }
 
 
 def _lines(known: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -56,6 +65,7 @@ def _lines(known: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _table("disk", _on_disk(known))
     if "index" in known:
         yield from _index_lines(known["index"])
+        yield from _clusters_lines(known["clusters"])
         yield from _table("memory", _in_memory(known))
 
 
@@ -89,10 +99,26 @@ def _index_lines(index: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "", f"{trained}, built by faiss {index['faiss']}"
 
 
+def _clusters_lines(clusters: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    for number, one in enumerate(clusters):
+        text = (
+            f"{one['state']}: {one['message']}" if "message" in one else f"{one['clusters']:,} ({_made(one['made'])})"
+        )
+        yield "" if number else "clusters", f"{one['name']}: {text}"
+
+
+def _made(made: dict[str, Any]) -> str:
+    """How clusters were made; their number is told already, and digests tell a person nothing."""
+    told = [f"{name} {value}" for name, value in made.items() if name not in ("method", "clusters", "sha256")]
+    return ", ".join([str(made.get("method")), *told])
+
+
 def _on_disk(known: dict[str, Any]) -> list[tuple[str, int]]:
     sizes = {name: size for name, size in known["bytes"].items() if name not in known["dropped"]}
     if "index" in known:
         sizes["index"] = known["index"]["bytes"] or 0
+        if known["clusters"]:
+            sizes["clusters"] = sum(one["bytes"] for one in known["clusters"])
     return [*sizes.items(), ("together", sum(sizes.values()))]
 
 
@@ -104,6 +130,8 @@ def _in_memory(known: dict[str, Any]) -> list[tuple[str, int]]:
         rows.append(("index (--knn-load ram; else mapped)", index["bytes"]))
     if memory["exact_search"] is not None:
         rows.append(("keys, for exact search on a GPU", memory["exact_search"]))
+    if any(one["state"] == "ready" for one in known["clusters"]):
+        rows.append(("clusters and their members, for RetoMaton", _CLUSTERS_BYTES * known["entries"]))
     return rows
 
 

@@ -7,11 +7,11 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from fairseq_knn.cli import build_index, convert, corpus, inspection, merge, path, tune, verify
+from fairseq_knn.cli import build_index, cluster, convert, corpus, inspection, merge, path, tune, verify
 from fairseq_knn.errors import UserError
 from fairseq_knn.version import __version__
 
-COMMANDS = (path, corpus, build_index, merge, inspection, verify, convert, tune)
+COMMANDS = (path, corpus, build_index, cluster, merge, inspection, verify, convert, tune)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

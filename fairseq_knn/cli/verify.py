@@ -10,17 +10,17 @@ if TYPE_CHECKING:
     from fairseq_knn.verification.findings import Advance, Check, Finding, Vocabulary
 
 NAME = "verify"
-HELP = "read a whole datastore and its index, and tell everything that is wrong"
+HELP = "read a whole datastore with its index and clusters, and tell everything that is wrong"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Reads every file of the datastore DIR once and prints all problems, each with its remedy: files missing or of "
         "the wrong size, checksums, values outside the vocabulary, keys that are NaN, infinite or 0, sentences missing "
-        "or out of order, positions, totals; and of the index: age, checksum, and whether stored keys are found with "
-        "it. Ends with status 0 if the datastore is whole and 1 if not. Lines with 'note' are no problems. Of an "
-        "unfinished datastore the shards that are there are checked. Datastores of knn-box have no checksums, so there "
-        "it is sizes, keys, values and index."
+        "or out of order, positions, totals; of the index: age, checksum, and whether stored keys are found with it; "
+        "and of clusters: age, checksum, and whether every entry is in one. Ends with status 0 if the datastore is "
+        "whole and 1 if not. Lines with 'note' are no problems. Of an unfinished datastore the shards that are there "
+        "are checked. Datastores of knn-box have no checksums, so there it is sizes, keys, values, index and clusters."
     )
     parser.add_argument("datastore", type=Path, metavar="DIR", help="a datastore, finished or not")
     parser.add_argument(
@@ -35,10 +35,13 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from fairseq_knn.verification import open_check
+    from fairseq_knn.verification.clusters import clusters_bytes
     from fairseq_knn.verification.index import index_bytes
 
     check = open_check(args.datastore, None if args.vocabulary is None else _vocabulary(args.vocabulary))
-    total = check.bytes + (0 if check.datastore is None else index_bytes(check.datastore))
+    total = check.bytes
+    if check.datastore is not None:
+        total += index_bytes(check.datastore) + clusters_bytes(check.datastore)
     problems = 0
     with tqdm(total=total, desc="reading", unit="B", unit_scale=True) as bar:
         for finding in _findings(check, bar.update):
@@ -52,11 +55,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _findings(check: "Check", advance: "Advance") -> "Iterator[Finding]":
+    from fairseq_knn.verification.clusters import clusters_findings
     from fairseq_knn.verification.index import index_findings
 
     yield from check.findings(advance)
     if check.datastore is not None:
         yield from index_findings(check.datastore, advance, testable=check.index_is_testable)
+        yield from clusters_findings(check.datastore, advance)
 
 
 def _vocabulary(path: Path) -> "Vocabulary":

@@ -6,7 +6,7 @@ A combiner is one small module with one class and one line in :data:`COMBINERS`.
 from fairseq_knn.combiners.adaptive import AdaptiveCombiner
 from fairseq_knn.combiners.base import Combiner, Mixture
 from fairseq_knn.combiners.kernel_smoothed import KernelSmoothedCombiner
-from fairseq_knn.combiners.mixing import mix
+from fairseq_knn.combiners.mixing import mix, mix_target, target_mass
 from fairseq_knn.combiners.robust import RobustCombiner
 from fairseq_knn.combiners.sizes import CombinerSizes
 from fairseq_knn.combiners.trained import TrainedCombiner
@@ -30,4 +30,6 @@ __all__ = [
     "TrainedCombiner",
     "VanillaCombiner",
     "mix",
+    "mix_target",
+    "target_mass",
 ]

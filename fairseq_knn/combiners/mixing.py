@@ -35,6 +35,33 @@ def mix(log_probs: Tensor, values: Tensor, mixture: Mixture, *, least: float = -
     return mixed.scatter_(-1, tokens, added)
 
 
+def target_mass(matches: Tensor, mixture: Mixture) -> Tensor:
+    """What neighbours contribute to one token: ``log(lambda * p_neighbours(target))``.
+
+    Args:
+        matches: which neighbours' token it is, bool (..., k).
+        mixture: weights of these neighbours.
+
+    Returns:
+        float32 (...); -inf if none.
+    """
+    return mixture.log_weights.masked_fill(~matches, -torch.inf).logsumexp(dim=-1) + torch.log(mixture.weight[..., 0])
+
+
+def mix_target(log_probs: Tensor, mass: Tensor, weight: Tensor) -> Tensor:
+    """As :func:`mix`, for one token of V: all that scoring needs.
+
+    Args:
+        log_probs: the model's log-probability of the token, float32 (...).
+        mass: what neighbours contribute (:func:`target_mass`), float32 (...).
+        weight: lambda, float32 (...).
+
+    Returns:
+        float32 (...).
+    """
+    return torch.logaddexp(log_probs + torch.log1p(-weight), mass)
+
+
 def trainable_weight(mixture: Mixture) -> Tensor:
     """Lambda, (..., 1); where it is trained, kept an epsilon below 1."""
     weight = mixture.weight

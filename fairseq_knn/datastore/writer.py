@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fairseq_knn.datastore.knnbox import KnnboxDatastore
 from fairseq_knn.datastore.layout import (
+    clusters_path,
     dropped_path,
     index_path,
     index_record_path,
@@ -104,9 +105,11 @@ class DatastoreWriter:
         with explain_os_errors(self.root):
             if shards_directory(self.root).exists():
                 shards_directory(self.root).rename(partial_path(shards_directory(self.root)))
-            for stale in (index_record_path, index_path):
-                # With what interrupted runs have left of it: ".index.faiss.*".
-                for file in self.root.glob(f"*{stale(self.root).name}*"):
+            clusters = clusters_path(self.root, "*")
+            stale = [f"*{path(self.root).name}*" for path in (index_record_path, index_path)]
+            # With what interrupted runs have left of them: ".index.faiss.*", ".clusters-NAME.*".
+            for pattern in (*stale, clusters.name, f".{clusters.stem}"):
+                for file in self.root.glob(pattern):
                     file.unlink(missing_ok=True)
             manifest_path(self.root).unlink()
 

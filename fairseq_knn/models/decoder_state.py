@@ -21,18 +21,28 @@ class DecoderState:
 
     Args:
         query: hidden states, (B, T, d).
-        logits: the output the state belongs to, contiguous (B, T, V).
+        logits: the output the state belongs to, contiguous (B, T, V); with an adaptive softmax its input, (B, T, d).
         padding: which positions are padding, bool (B, T), or ``None`` if there are none.
+        tokens: what the decoder was given, int64 (B, T or more: the last T count), or ``None``.
+        target: what should follow, padding where nobody asks, int64 (B, T), if a program that scores has told.
+        incremental: what the decoder keeps between two steps of a search, which reorders it as its beams change places.
         step: what training a combiner knows of the batch, or ``None``.
         found: neighbours of the part of the output that was asked for last, by the place of that part: criterions ask
             for the same probabilities twice.
+        walked: neighbours of all positions, from following pointers.
+        scored: what these contribute to the target, and their weight against the model, float32 (B, T).
     """
 
     query: Tensor
     logits: Tensor
     padding: Tensor | None
+    tokens: Tensor | None = None
+    target: Tensor | None = None
+    incremental: dict[str, dict[str, Tensor | None]] | None = field(default=None, repr=False)
     step: TrainingStep | None = None
     found: tuple[object, Neighbours] | None = field(default=None, repr=False)
+    walked: Neighbours | None = field(default=None, repr=False)
+    scored: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
 
     def select(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
         """Hidden states (b, t, d) and padding (b, t) of the positions that *logits* (b, t, V) are.
@@ -83,14 +93,16 @@ class DecoderState:
         )
 
 
-def attach(net_output: tuple[Any, ...], query: Tensor, padding: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
+def attach(
+    net_output: tuple[Any, ...], query: Tensor, padding: Tensor | None, **known: Any
+) -> tuple[Tensor, dict[str, Any]]:
     """Add a :class:`DecoderState` to a decoder's output, whatever that decoder returns beside its logits.
 
     Transformers return a dictionary, speech decoders ``None``, lstm and fconv the attention or ``None``.
-    Every caller in fairseq looks for ``attn`` in a dictionary.
+    Every caller in fairseq looks for ``attn`` in a dictionary. *known* is what else is in the state.
     """
     # Contiguous, so that every part fairseq makes of them (it flattens them) is a view.
     logits, rest = net_output[0].contiguous(), net_output[1] if len(net_output) > 1 else None
     extra = dict(rest) if isinstance(rest, dict) else {"attn": [rest]}
-    extra[STATE] = DecoderState(query, logits, padding)
+    extra[STATE] = DecoderState(query, logits, padding, **known)
     return logits, extra

@@ -29,11 +29,16 @@ class HiddenStateTap:
 
     Raises:
         ConfigurationError: the decoder has no such state.
+
+    Attributes:
+        is_output: whether the state is what the decoder returns, so that there is nothing to capture.
     """
 
     def __init__(self, decoder: nn.Module, kind: str) -> None:
         self._decoder = decoder
         self._kind = kind
+        # There the output of the decoder is what an output projection would be fed with.
+        self.is_output = kind == "decoder_output" and getattr(decoder, "adaptive_softmax", None) is not None
         self._locate()
 
     @contextlib.contextmanager
@@ -50,6 +55,8 @@ class HiddenStateTap:
         """What installs a recorder at the place of the state, and gives back what removes it again."""
         # Looked up again for every call: in a copy of the decoder the modules are others.
         decoder, kind = self._decoder, self._kind
+        if self.is_output:
+            return lambda record: lambda: None
         if kind == "decoder_output":
             for name in ("output_projection", "fc3"):  # fc3: fconv
                 module = getattr(decoder, name, None)

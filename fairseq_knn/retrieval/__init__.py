@@ -1,6 +1,8 @@
-"""From queries to neighbours: one or several datastores searched as one."""
+"""From queries to neighbours: one or several datastores searched as one, and pointers that are followed instead."""
 
+from fairseq_knn.retrieval.automaton import Automaton, continuations
+from fairseq_knn.retrieval.members import Members
 from fairseq_knn.retrieval.neighbours import Neighbours
 from fairseq_knn.retrieval.retriever import Retriever
 
-__all__ = ["Neighbours", "Retriever"]
+__all__ = ["Automaton", "Members", "Neighbours", "Retriever", "continuations"]

@@ -1,9 +1,10 @@
 """What a search finds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,20 @@ class Neighbours:
         """These and, behind them in every row, others (keys and key_log_probs are left out)."""
         pairs = ((self.distances, others.distances), (self.ids, others.ids), (self.values, others.values))
         return Neighbours(*(torch.cat(pair, dim=-1) for pair in pairs))
+
+    @staticmethod
+    def stack(steps: Sequence["Neighbours"]) -> "Neighbours":
+        """Of steps of (B, m), each with m of its own, (B, steps, the largest m) (without keys and key_log_probs)."""
+        width = max(step.ids.size(-1) for step in steps)
+
+        def padded(tensors: list[Tensor], fill: float) -> Tensor:
+            return torch.stack([nn.functional.pad(t, (0, width - t.size(-1)), value=fill) for t in tensors], dim=1)
+
+        return Neighbours(
+            padded([step.distances for step in steps], torch.inf),
+            padded([step.ids for step in steps], -1),
+            padded([step.values for step in steps], 0),
+        )
 
     @staticmethod
     def none(shape: tuple[int, ...], k: int, device: torch.device) -> "Neighbours":

@@ -115,6 +115,11 @@ class Retriever:
             self._log_probs = Lookup(entries, log_probs, torch.float32)
         self.statistics = SearchStatistics()
 
+    @property
+    def device(self) -> torch.device:
+        """Where the first datastore is searched, and what belongs to its entries is kept."""
+        return self._backends[0].device
+
     @torch.no_grad()
     def retrieve(self, query: Tensor, mask: Tensor | None = None, exclude: Tensor | None = None) -> Neighbours:
         """Find the neighbours of queries.

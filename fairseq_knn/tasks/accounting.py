@@ -4,6 +4,7 @@ import atexit
 import json
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 logger = logging.getLogger("fairseq_knn")
@@ -18,26 +19,36 @@ class AccountedBatches:
     Args:
         epoch_iterator: fairseq's own.
         at_end: called once, after the last batch was processed.
+        around: gives a context in which a batch is processed, for programs that do not hand their batches to a task.
     """
 
-    def __init__(self, epoch_iterator: Any, at_end: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        epoch_iterator: Any,
+        at_end: Callable[[], None],
+        around: Callable[[Any], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self._epoch_iterator = epoch_iterator
-        self._at_end = at_end
+        self._at_end, self._around = at_end, around
 
     def next_epoch_itr(self, *args: Any, **kwargs: Any) -> "_Batches":
-        return _Batches(self._epoch_iterator.next_epoch_itr(*args, **kwargs), self._at_end)
+        return _Batches(self._epoch_iterator.next_epoch_itr(*args, **kwargs), self._at_end, self._around)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._epoch_iterator, name)
 
 
 class _Batches:
-    def __init__(self, batches: Any, at_end: Callable[[], None]) -> None:
+    def __init__(
+        self, batches: Any, at_end: Callable[[], None], around: Callable[[Any], AbstractContextManager[None]]
+    ) -> None:
         self._batches = batches
-        self._at_end = at_end
+        self._at_end, self._around = at_end, around
 
     def __iter__(self) -> Iterator[Any]:
-        yield from self._batches
+        for batch in self._batches:
+            with self._around(batch):
+                yield batch
         self._at_end()
 
     def __len__(self) -> int:
@@ -48,18 +59,27 @@ class _Batches:
 
 
 class SentenceCount:
-    """How many sentences were to be processed, were left out, and were processed."""
+    """How many sentences were to be processed, were left out, and were processed.
 
-    def __init__(self) -> None:
+    Args:
+        unit: what they are called.
+
+    Attributes:
+        tokens: how many tokens were scored, if that is counted.
+    """
+
+    def __init__(self, unit: str = "sentences") -> None:
+        self.unit = unit
         self.split = ""
         self.planned = 0
         self.too_long = 0
         self.processed = 0
+        self.tokens = 0
         self._interactive = False
 
     def expect(self, split: str, planned: int, too_long: int) -> None:
         """Start counting a split."""
-        self.split, self.planned, self.too_long, self.processed = split, planned, too_long, 0
+        self.split, self.planned, self.too_long, self.processed, self.tokens = split, planned, too_long, 0, 0
 
     def expect_input(self, statistics: Callable[[], dict[str, Any]]) -> None:
         """Count lines as they are typed; the closing line comes when the program ends.
@@ -72,16 +92,17 @@ class SentenceCount:
             atexit.register(lambda: self._close_input(statistics()))
 
     def _close_input(self, statistics: dict[str, Any]) -> None:
-        figures = json.dumps({"sentences": self.processed, **statistics})
-        logger.info(f"{self.processed:,} sentences processed | {figures}")
+        figures = json.dumps({self.unit: self.processed, **statistics})
+        logger.info(f"{self.processed:,} {self.unit} processed | {figures}")
 
     def close(self, statistics: dict[str, Any]) -> None:
         """Log the closing line: one sentence, then the same figures as JSON."""
         too_long = f"; {self.too_long:,} left out, longer than the model takes" if self.too_long else ""
         missing = self.planned - self.processed
         complaint = f"; {missing:,} MISSING" if missing else ""
-        figures = {"sentences": self.processed, "left_out": self.too_long, **statistics}
+        counted = {"tokens": self.tokens} if self.tokens else {}
+        figures = {self.unit: self.processed, **counted, "left_out": self.too_long, **statistics}
         logger.info(
-            f"{self.processed:,} of {self.planned:,} sentences of {self.split!r} processed{too_long}{complaint} | "
+            f"{self.processed:,} of {self.planned:,} {self.unit} of {self.split!r} processed{too_long}{complaint} | "
             f"{json.dumps(figures)}"
         )

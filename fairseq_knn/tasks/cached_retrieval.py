@@ -17,7 +17,8 @@ from fairseq_knn.combiners.narrowed import NarrowedLogProbs, narrow
 from fairseq_knn.datastore import Datastore
 from fairseq_knn.errors import UserError
 from fairseq_knn.models.decoder_state import STATE
-from fairseq_knn.models.knn_decoder import Augmentation, knn_decoder
+from fairseq_knn.models.augmentation import Augmentation
+from fairseq_knn.models.knn_decoder import knn_decoder
 from fairseq_knn.models.training_step import CachedPositions, check_retrieval
 from fairseq_knn.retrieval import Neighbours, Retriever
 from fairseq_knn.retrieval.cache import RetrievalCache

@@ -18,7 +18,8 @@ from fairseq_knn.datastore import Datastore
 from fairseq_knn.errors import CombinerError, ConfigurationError
 from fairseq_knn.models.base_model import BaseModel, architecture, read_base, same_model_class
 from fairseq_knn.models.frozen_base import combiner_of, freeze
-from fairseq_knn.models.knn_decoder import Augmentation, augment, knn_decoder
+from fairseq_knn.models.augmentation import Augmentation
+from fairseq_knn.models.knn_decoder import augment, knn_decoder
 from fairseq_knn.models.training_step import TrainingStep
 from fairseq_knn.storage.digest import short
 from fairseq_knn.tasks.cached_retrieval import CachedRetrieval
@@ -186,7 +187,7 @@ class CombinerTraining:
                     datastores=self._stores,
                     dataset=dataset,
                     split=name,
-                    k=number_of_neighbours(self._config, self._combiner),
+                    k=number_of_neighbours(self._config, self._combiner, self._stores),
                     max_positions=max_positions,
                 )
                 cache.fill(

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from fairseq_knn.datastore.layout import manifest_path, shards_directory
 from fairseq_knn.datastore.merging import committed
 from fairseq_knn.datastore.shard_writer import ShardWriter
 from fairseq_knn.errors import ConfigurationError
+from fairseq_knn.models.knn_decoder import Recording
 
 logger = logging.getLogger("fairseq_knn")
 
@@ -36,13 +38,28 @@ class DatastoreBuild:
         padding: id of the padding symbol in the targets.
         rank, world: this process's part (``--distributed-rank``, ``--distributed-world-size``).
         overwrite: replace a finished datastore.
+        documents: gives the numbers of the documents that the targets of a block are in, integers (T,); a language
+            model's.
+        beginning: token that blocks begin with, if they do; it is no entry.
 
     Attributes:
         left_out: sentences of the pending shards that the model cannot take.
     """
 
-    def __init__(self, path: str, plan: Plan, padding: int, *, rank: int, world: int, overwrite: bool) -> None:
+    def __init__(
+        self,
+        path: str,
+        plan: Plan,
+        padding: int,
+        *,
+        rank: int,
+        world: int,
+        overwrite: bool,
+        documents: Callable[[int], np.ndarray] | None = None,
+        beginning: int | None = None,
+    ) -> None:
         self.plan = plan
+        self._documents, self._beginning = documents, beginning
         self._root, self._rank, self._world, self._overwrite = Path(path), rank, world, overwrite
         self._padding = padding
         self._pending = self._find_pending()
@@ -107,31 +124,44 @@ class DatastoreBuild:
         self._progress.start(sum(self._left.values()))
         return result
 
-    def add(self, query: Tensor, sample: dict[str, Any], scored: list[list[dict[str, Any]]]) -> None:
+    @torch.no_grad()
+    def add(self, recording: Recording, sample: dict[str, Any]) -> None:
         """Store a batch.
 
         Args:
-            query: hidden states under the reference, (B, T, d).
+            recording: of the decoder while stock's ``SequenceScorer`` scored the batch.
             sample: the batch, with ``id`` (B,) and ``target`` (B, T).
-            scored: what stock's ``SequenceScorer`` made of it: of each sentence a list of one hypothesis, whose
-                ``positional_scores`` (T without padding,) are the model's log-probabilities of the target's tokens.
         """
-        target = sample["target"]
-        stored = target.ne(self._padding)
+        target, query = sample["target"], recording.states[-1]
+        stored = self._stored(target)
         lengths = stored.sum(dim=1).tolist()
-        keys = query[stored].to(torch.float16).cpu().numpy()
         values = target[stored].cpu().numpy()
-        log_probs = torch.cat([hypothesis["positional_scores"] for (hypothesis,) in scored]).float().cpu().numpy()
+        stored = stored.to(query.device)
+        keys = query[stored].to(torch.float16).cpu().numpy()
+        scored = torch.cat([part.flatten() for part in recording.target_log_probs]).view(target.shape)
+        log_probs = scored[stored].cpu().numpy()
         ids: list[int] = sample["id"].tolist()
         number = ids[0] // self.plan.shard_sentences
         if self._shard is None:
             self._commit_empty(before=number)
             self._shard = self.writer.open_shard(number)
-        self._shard.add(ids, lengths, keys, values, log_probs)
+        documents = None
+        if self._documents is not None:
+            documents = np.concatenate([self._documents(number) for number in ids])
+        self._shard.add(ids, lengths, keys, values, log_probs, documents)
         self._progress.update(len(ids), len(keys))
         self._left[number] -= len(ids)
         if self._left[number] == 0:
             self._commit()
+
+    def _stored(self, target: Tensor) -> Tensor:
+        """Which targets become entries, bool (B, T): all that are predicted from something."""
+        stored = target.ne(self._padding)
+        if self._beginning is not None:
+            # With --add-bos-token the first target is the first input: nothing is predicted there.
+            first = stored & (stored.cumsum(dim=1) == 1)
+            stored &= ~(first & target.eq(self._beginning))
+        return stored
 
     def finish(self) -> None:
         """Commit what is left and, when this process is the only one, finish the datastore."""

@@ -3,7 +3,7 @@
 from fairseq_knn.combiners import COMBINERS, Combiner, CombinerSizes, TrainedCombiner, VanillaCombiner
 from fairseq_knn.combiners.loading import load_combiner
 from fairseq_knn.errors import CombinerError, ConfigurationError
-from fairseq_knn.tasks.knn_config import DEFAULT_K, KnnConfig, complete
+from fairseq_knn.tasks.knn_config import KnnConfig, complete
 
 
 def make_combiner(config: KnnConfig) -> Combiner:
@@ -63,8 +63,8 @@ def fresh_combiner(given: KnnConfig, query_dim: int, vocabulary: int) -> Trained
             f"--knn-k is {given.knn_k} and --knn-max-k {given.knn_max_k}, but both say how many neighbours the "
             "combiner is trained with: pass one of them"
         )
-    k = counts.pop() if counts else DEFAULT_K
-    return kind.fresh(CombinerSizes(int(k or DEFAULT_K), query_dim, vocabulary, _options(given), _FLAGS))
+    k = counts.pop() if counts else given.usual_k
+    return kind.fresh(CombinerSizes(int(k or given.usual_k), query_dim, vocabulary, _options(given), _FLAGS))
 
 
 _FLAGS = {
@@ -86,7 +86,7 @@ def _options(given: KnnConfig) -> dict[str, object]:
         "bandwidth": given.knn_bandwidth,
         "beta": given.knn_noise_beta,
         "temperature": given.knn_temperature,
-        "fixed_k": (given.knn_k or DEFAULT_K) if given.knn_k_type == "fixed" else None,
+        "fixed_k": (given.knn_k or given.usual_k) if given.knn_k_type == "fixed" else None,
         "weight": complete(given).knn_lambda if given.knn_lambda_type == "fixed" else None,
     }
     asked: dict[str, object] = {name: value for name, value in options.items() if value is not None}

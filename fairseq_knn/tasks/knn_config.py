@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from types import MappingProxyType
 from typing import Any, Optional
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
@@ -11,6 +12,7 @@ from omegaconf import II
 from fairseq_knn.combiners import COMBINERS, VanillaCombiner
 from fairseq_knn.combiners.adaptive import FORMS
 from fairseq_knn.combiners.kernel_smoothed import KERNELS
+from fairseq_knn.datastore import LANGUAGE_MODEL, TRANSLATION
 from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.index import BACKENDS, LOADS
 from fairseq_knn.models.hidden_state import KEY_KINDS
@@ -21,20 +23,32 @@ LEARNING = ("trainable", "fixed")
 
 # Flags that are left out are None, so that a checkpoint's own settings are told from the command line's, which win.
 # Where neither says anything:
-DEFAULTS: dict[str, Any] = {
+_DEFAULTS: dict[str, Any] = {
     "knn_combiner": "vanilla",
-    "knn_lambda": 0.7,
-    "knn_temperature": 10.0,
     "knn_backend": "auto",
     "knn_device": "auto",
     "knn_load": "mmap",
+    "knn_min_knns": 1,
 }
-DEFAULT_K = 8  # unless a combiner knows better
 
 
 @dataclass
 class KnnConfig(FairseqDataclass):
-    """Flags of nearest-neighbour retrieval."""
+    """Flags of nearest-neighbour retrieval.
+
+    Attributes:
+        kind: of the datastores, one of a plan's kinds.
+        defaults: of what neither the command line nor a checkpoint says.
+        usual_k: number of neighbours, unless a combiner knows better.
+        usual_key: hidden state that is the key of a new datastore.
+    """
+
+    # Without types: fairseq makes flags of all that have one, those of the class, too.
+    kind = TRANSLATION
+    defaults = MappingProxyType({**_DEFAULTS, "knn_lambda": 0.7, "knn_temperature": 10.0})
+    usual_k = 8
+    usual_key = "decoder_output"
+
 
     knn_mode: ChoiceEnum(KNN_MODES) = field(  # type: ignore[valid-type]
         default="inference",
@@ -54,8 +68,9 @@ class KnnConfig(FairseqDataclass):
     knn_key: Optional[ChoiceEnum(KEY_KINDS)] = field(  # type: ignore[valid-type]  # noqa: UP045
         default=None,
         metadata={
-            "help": "hidden state that is key and query: decoder_output (default when building), ffn_input or "
-            "ffn_output of the last layer; at inference the datastore knows its own"
+            "help": "hidden state that is key and query: decoder_output (default when a translation model builds), "
+            "ffn_input (default when a language model builds) or ffn_output of the last layer; at inference the "
+            "datastore knows its own"
         },
     )
     knn_combiner: Optional[ChoiceEnum(tuple(COMBINERS))] = field(  # type: ignore[valid-type]  # noqa: UP045
@@ -69,13 +84,22 @@ class KnnConfig(FairseqDataclass):
         default=None,
         metadata={"help": "directory of a trained combiner, of this package or of knn-box; it knows its own kind"},
     )
-    knn_k: Optional[int] = field(default=None, metadata={"help": "neighbours per query (default: 8)"})  # noqa: UP045
+    knn_k: Optional[int] = field(  # noqa: UP045
+        default=None,
+        metadata={"help": "neighbours per query (default: 8; language models: 1024, or as many entries as there are)"},
+    )
     knn_lambda: Optional[float] = field(  # noqa: UP045
         default=None,
-        metadata={"help": "weight of the neighbours against the model, 0 to 1 (0: the model alone; default: 0.7)"},
+        metadata={
+            "help": "weight of the neighbours against the model, 0 to 1 (0: the model alone; default: 0.7; language "
+            "models: 0.25)"
+        },
     )
     knn_temperature: Optional[float] = field(  # noqa: UP045
-        default=None, metadata={"help": "squared distances are divided by it before the softmax (default: 10)"}
+        default=None,
+        metadata={
+            "help": "squared distances are divided by it before the softmax (default: 10; language models: 1)"
+        },
     )
     knn_max_k: Optional[int] = field(  # noqa: UP045
         default=None,
@@ -151,6 +175,48 @@ class KnnConfig(FairseqDataclass):
             "ram: read into memory first, for slow or remote disks"
         },
     )
+    knn_recompute_distances: bool = field(
+        default=False,
+        metadata={
+            "help": "compute the distances of what an index has found from the stored keys: exact ones where it has "
+            "short codes alone, for a read of k keys per query"
+        },
+    )
+    knn_retomaton: bool = field(
+        default=False,
+        metadata={
+            "help": "RetoMaton: neighbours are the entries after those neighbours of the step before whose token was "
+            "emitted; the datastore is searched where there are too few"
+        },
+    )
+    knn_min_knns: Optional[int] = field(  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "RetoMaton: search where fewer entries than these are pointed to (default: 1; --knn-max-knns or "
+            "more: always)"
+        },
+    )
+    knn_max_knns: Optional[int] = field(  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "RetoMaton: most entries that are pointed to (default: --knn-k; language models: 1024, or --knn-k "
+            "if that is more)"
+        },
+    )
+    knn_clusters: Optional[str] = field(  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "RetoMaton: name of clusters (made by `fairseq-knn cluster`) whose entries share their pointers "
+            "(default: every entry has its own)"
+        },
+    )
+    knn_reference_counting: bool = field(
+        default=False,
+        metadata={
+            "help": "RetoMaton: as the authors' program counts, for comparison: an entry that is both searched and "
+            "pointed to twice, and pointers from the end of a document to the beginning of the next"
+        },
+    )
     knn_skip_threshold: Optional[float] = field(  # noqa: UP045
         default=None,
         metadata={
@@ -158,9 +224,12 @@ class KnnConfig(FairseqDataclass):
             "search everywhere)"
         },
     )
-    knn_shard_sentences: int = field(
-        default=8192,
-        metadata={"help": "sentences per shard of a datastore: what an interrupted build loses at most"},
+    knn_shard_sentences: Optional[int] = field(  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "sentences per shard of a datastore: what an interrupted build loses at most (default: 8192; "
+            "language models: blocks, of 262,144 tokens in all)"
+        },
     )
     knn_overwrite: bool = field(default=False, metadata={"help": "replace a finished datastore"})
     knn_allow_mismatch: bool = field(
@@ -188,15 +257,29 @@ _SETTINGS = tuple(setting.name for setting in fields(KnnConfig) if setting.name.
 RECORDED = tuple(name for name in _SETTINGS if name not in _OF_ONE_RUN)
 
 
-def read_config(task_config: Any) -> KnnConfig:
+@dataclass
+class LanguageModelKnnConfig(KnnConfig):
+    """The same flags where a language model consults the datastore, with kNN-LM's defaults."""
+
+    kind = LANGUAGE_MODEL
+    defaults = MappingProxyType({**_DEFAULTS, "knn_lambda": 0.25, "knn_temperature": 1.0})
+    usual_k = 1024
+    usual_key = "ffn_input"
+
+
+def read_config(task_config: Any, kind: type[KnnConfig] = KnnConfig) -> KnnConfig:
     """Take the ``knn_*`` settings out of a task's configuration (a dataclass, DictConfig or Namespace).
 
     What is not given stays ``None``: :func:`complete` decides it.
 
+    Args:
+        task_config: of any task of this package.
+        kind: which decides the defaults.
+
     Raises:
         ConfigurationError: a setting is out of its range.
     """
-    config = KnnConfig()
+    config = kind()
     for name in _SETTINGS:
         value = getattr(task_config, name, getattr(config, name))
         setattr(config, name, getattr(value, "value", value))
@@ -216,7 +299,7 @@ def complete(config: KnnConfig, recorded: Mapping[str, Any] | None = None) -> Kn
         for name in RECORDED:
             if getattr(result, name) is None:
                 setattr(result, name, recorded.get(name))
-    for name, value in DEFAULTS.items():
+    for name, value in type(config).defaults.items():
         if getattr(result, name) is None:
             setattr(result, name, value)
     check_config(result)
@@ -232,7 +315,7 @@ def check_config(config: KnnConfig) -> None:
         choice = getattr(config, name)
         if choice is not None and choice not in choices:
             raise ConfigurationError(f"{_flag(name)} is {choice!r}, but must be one of {', '.join(choices)}")
-    for name in ("knn_k", "knn_max_k", "knn_nprobe", "knn_shard_sentences"):
+    for name in ("knn_k", "knn_max_k", "knn_nprobe", "knn_shard_sentences", "knn_min_knns", "knn_max_knns"):
         value = getattr(config, name)
         if value is not None and (not isinstance(value, int) or value < 1):
             raise ConfigurationError(f"{_flag(name)} is {value!r}, but must be a whole number, at least 1")
@@ -248,6 +331,21 @@ def check_config(config: KnnConfig) -> None:
             f"--knn-skip-threshold is {threshold!r}, but it is compared with probabilities: choose it above 0 and up "
             "to 1"
         )
+    if config.kind == LANGUAGE_MODEL and (config.knn_combiner_path or config.knn_combiner not in (None, "vanilla")):
+        asked = "--knn-combiner-path" if config.knn_combiner_path else f"--knn-combiner {config.knn_combiner}"
+        raise ConfigurationError(
+            f"{asked} names a combiner that is trained for translation, and language models mix with the vanilla one: "
+            "leave it out"
+        )
+    if config.knn_retomaton and threshold is not None:
+        raise ConfigurationError(
+            "--knn-retomaton and --knn-skip-threshold both decide where the datastore is searched: pass one of them"
+        )
+    if not config.knn_retomaton:
+        # The minimum has a default, and a checkpoint may have recorded it.
+        for name in ("knn_clusters", "knn_max_knns", "knn_reference_counting"):
+            if getattr(config, name):
+                raise ConfigurationError(f"{_flag(name)} is a setting of RetoMaton: pass --knn-retomaton, too")
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {

@@ -8,16 +8,20 @@ from typing import Any
 
 from torch import nn
 
+from fairseq_knn.clustering import Clusters
 from fairseq_knn.combiners import Combiner, TrainedCombiner
-from fairseq_knn.datastore import Datastore
+from fairseq_knn.datastore import LANGUAGE_MODEL, TRANSLATION, Datastore
 from fairseq_knn.errors import CombinerError, ConfigurationError, DatastoreError
-from fairseq_knn.models.knn_decoder import Augmentation, augment, knn_decoder
-from fairseq_knn.retrieval import Retriever
+from fairseq_knn.models.augmentation import Augmentation
+from fairseq_knn.models.knn_decoder import augment, knn_decoder
+from fairseq_knn.retrieval import Automaton, Members, Retriever, continuations
 from fairseq_knn.storage.digest import short, vocabulary_digest
 from fairseq_knn.tasks.knn_combiner import check_kind, make_combiner
-from fairseq_knn.tasks.knn_config import DEFAULT_K, KnnConfig, complete
+from fairseq_knn.tasks.knn_config import KnnConfig, complete
 
 logger = logging.getLogger("fairseq_knn")
+
+_MODELS = {TRANSLATION: "translation model", LANGUAGE_MODEL: "language model"}
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class KnnSession:
             DatastoreError: they are not the same.
         """
         if self.building:
-            return self.config.knn_key or "decoder_output"
+            return self.config.knn_key or self.config.usual_key
         kinds = {store.key: store for store in self._datastores}
         if self.given.knn_key:
             kinds.setdefault(self.given.knn_key, self._datastores[0])
@@ -107,8 +111,10 @@ class KnnSession:
             )
         for path in named.split(":"):
             if path not in self._opened:
-                self._opened[path] = Datastore.load(path)
-                self._datastores.append(self._opened[path])
+                store = Datastore.load(path)
+                check_kind_of(store, config)
+                self._opened[path] = store
+                self._datastores.append(store)
 
     def adopt(
         self, model: nn.Module, combiner: TrainedCombiner | None = None, recorded: Mapping[str, Any] | None = None
@@ -168,7 +174,9 @@ class KnnSession:
             logger.info("the neighbours have weight 0: translating with the model alone")
             return None
         retriever = open_retriever(stores, config, combiner)
-        return Augmentation(combiner, retriever, config.knn_skip_threshold, knn_decoder(member.model).knn_project)
+        automaton = open_automaton(stores, config, combiner, retriever) if config.knn_retomaton else None
+        project = knn_decoder(member.model).knn_project
+        return Augmentation(combiner, retriever, config.knn_skip_threshold, project, automaton)
 
     def assign(self, models: Sequence[nn.Module]) -> list[list[Datastore]]:
         """The datastores of each model: those it built itself.
@@ -284,6 +292,11 @@ class KnnSession:
         for name in dict.fromkeys(name for each in means for name in each):
             known = [each[name] for each in means if name in each]
             figures[f"knn_{name}"] = round(sum(known) / len(known), 4)
+        automata = [a.automaton.statistics for a in augmentations if a.automaton is not None]
+        if automata:
+            steps = sum(each.steps for each in automata)
+            saved = 1 - sum(each.searched for each in automata) / steps if steps else 0.0
+            figures["knn_foss"] = round(saved, 4)
         if any(member.config.knn_skip_threshold is not None for member in self._members):
             positions = sum(a.positions for a in augmentations)
             figures["knn_skipped"] = round(sum(a.skipped for a in augmentations) / positions, 4) if positions else 0.0
@@ -315,22 +328,73 @@ def open_retriever(
         )
     retriever = Retriever(
         stores,
-        k=number_of_neighbours(config, combiner),
+        k=number_of_neighbours(config, combiner, stores),
         with_keys=combiner.needs_keys or lacking is not None or (training and combiner.needs_keys_to_train),
         with_key_log_probs=combiner.needs_key_log_probs,
         backend=str(config.knn_backend),
         device=str(config.knn_device),
         nprobe=config.knn_nprobe,
         load=str(config.knn_load),
+        recompute=config.knn_recompute_distances,
     )
     for store in stores:
         logger.info(f"using {store.path}: {store.entries:,} entries of dimension {store.dimension}")
     return retriever
 
 
-def number_of_neighbours(config: KnnConfig, combiner: Combiner) -> int:
-    """How many to retrieve: as many as the combiner can take alone, as given, as it was trained with, or 8."""
-    return int(combiner.max_k or config.knn_k or config.knn_max_k or combiner.usual_k or DEFAULT_K)
+def open_automaton(
+    stores: Sequence[Datastore], config: KnnConfig, combiner: Combiner, retriever: Retriever
+) -> Automaton:
+    """What follows pointers, with complete settings.
+
+    Args:
+        stores: of one model.
+        config: the settings.
+        combiner: what the neighbours are for.
+        retriever: of the same datastores.
+
+    Raises:
+        ConfigurationError: the combiner was trained for a number of neighbours that were searched for.
+        DatastoreError: a datastore has no positions or no such clusters.
+    """
+    if isinstance(combiner, TrainedCombiner):
+        raise ConfigurationError(
+            f"--knn-retomaton finds another number of neighbours at every step, but the {combiner.kind} combiner was "
+            "trained with as many as were searched for: leave out one of them"
+        )
+    device = retriever.device
+    members = None
+    if config.knn_clusters is not None:
+        members = Members([Clusters.load(store, config.knn_clusters) for store in stores], device)
+    most = config.knn_max_knns or (max(config.usual_k, retriever.k) if config.kind == LANGUAGE_MODEL else retriever.k)
+    return Automaton(
+        retriever,
+        continuations(stores, device),
+        members,
+        min_knns=int(config.knn_min_knns or 1),
+        max_knns=int(most),
+        reference=config.knn_reference_counting,
+    )
+
+
+def check_kind_of(store: Datastore, config: KnnConfig) -> None:
+    """
+    Raises:
+        DatastoreError: a translation model built the datastore, and a language model is to use it, or the other way.
+    """
+    kind = TRANSLATION if store.plan is None else store.plan.kind
+    if kind != config.kind:
+        raise DatastoreError(
+            f"{store.path} was built by a {_MODELS[kind]}, but this task runs a {_MODELS[config.kind]}: use a "
+            "datastore that was built with this task, or the task it was built with"
+        )
+
+
+def number_of_neighbours(config: KnnConfig, combiner: Combiner, stores: Sequence[Datastore]) -> int:
+    """How many to retrieve: as many as the combiner can take alone, as given, as it was trained with, or the usual
+    number, of which there may be fewer entries."""
+    asked = combiner.max_k or config.knn_k or config.knn_max_k or combiner.usual_k
+    return int(asked or min(config.usual_k, sum(store.entries for store in stores)))
 
 
 def _path(config: KnnConfig) -> str:

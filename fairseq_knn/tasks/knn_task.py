@@ -1,12 +1,15 @@
 """What every task with a datastore adds to its stock task."""
 
+import contextlib
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from fairseq import utils
 from fairseq.data import data_utils, iterators
+from fairseq.sequence_scorer import SequenceScorer
 from torch import nn
 
 from fairseq_knn.combiners.loading import make_like
@@ -20,9 +23,10 @@ from fairseq_knn.storage.digest import vocabulary_digest
 from fairseq_knn.tasks.accounting import AccountedBatches, SentenceCount
 from fairseq_knn.tasks.combiner_training import CombinerTraining
 from fairseq_knn.tasks.datastore_build import NEEDS_REFERENCES, DatastoreBuild, split_digest
-from fairseq_knn.tasks.knn_config import read_config
+from fairseq_knn.tasks.knn_config import KnnConfig, read_config
 from fairseq_knn.tasks.knn_session import KnnSession
 
+_SHARD_SENTENCES = 8192
 _CHECK_SPLIT = "check the data directory and --gen-subset"
 _CHECK_SUBSETS = "check the data directory, --train-subset (one split) and --valid-subset"
 
@@ -37,16 +41,22 @@ class KnnTask:
 
     Attributes:
         knn_training: what ``train`` mode adds; ``None`` in the others.
+        knn_config: kind of the settings.
+        knn_units: what the text is processed in.
         knn_trains: whether there is a ``train`` mode.
+        knn_trains_with: what to do where there is none.
     """
 
+    knn_config: type[KnnConfig] = KnnConfig
+    knn_units = "sentences"
     knn_trains = True
+    knn_trains_with = ""
 
     def __init__(self, cfg: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(cfg, *args, **kwargs)  # type: ignore[call-arg]
-        self.knn = KnnSession(read_config(cfg))
+        self.knn = KnnSession(read_config(cfg, self.knn_config))
         self._settings = cfg
-        self._count = SentenceCount()
+        self._count = SentenceCount(self.knn_units)
         self._build: DatastoreBuild | None = None
         self._stored_settings = False
         self.knn_training: CombinerTraining | None = None
@@ -55,16 +65,13 @@ class KnnTask:
 
     @classmethod
     def setup_task(cls, cfg: Any, **kwargs: Any) -> Any:
-        if not cls.knn_trains and read_config(cfg).knn_mode == "train":
-            raise ConfigurationError(
-                "--knn-mode train goes with bilingual data: train the combiner with --task translation_knn, one "
-                "language pair at a time"
-            )
+        if not cls.knn_trains and read_config(cfg, cls.knn_config).knn_mode == "train":
+            raise ConfigurationError(f"--knn-mode train goes with bilingual data: {cls.knn_trains_with}")
         task = super().setup_task(cfg, **kwargs)  # type: ignore[misc]
         task._stored_settings = kwargs.get("from_checkpoint", False)
         if task.knn.config.knn_mode == "train":
             if task._stored_settings:  # of a combiner's checkpoint that is used now
-                given = read_config(cfg)
+                given = read_config(cfg, cls.knn_config)
                 given.knn_mode = "inference"
                 task.knn = KnnSession(given)
             else:
@@ -144,7 +151,7 @@ class KnnTask:
                 if self._build is None or not getattr(args, "score_reference", False):
                     raise ConfigurationError(NEEDS_REFERENCES)
                 self._build.open()
-            self.knn.prepare(self.target_dictionary.symbols)  # type: ignore[attr-defined]
+            self.knn.prepare(vocabulary(self.target_dictionary))  # type: ignore[attr-defined]
         return super().build_generator(models, args, *rest, **kwargs)  # type: ignore[misc]
 
     def load_dataset(self, split: str, *args: Any, **kwargs: Any) -> None:
@@ -213,7 +220,7 @@ class KnnTask:
             return self._valid_iterators[dataset]
         if not self.knn.serving:
             return stock(dataset, *args, **kwargs)
-        split = next((name for name, data in self.datasets.items() if data is dataset), None)  # type: ignore[attr-defined]
+        split = self._split_of(dataset)
         if split is None:
             self._count.expect_input(self.knn.statistics)
             return stock(dataset, *args, **kwargs)
@@ -229,7 +236,24 @@ class KnnTask:
             planned = sum(map(len, batches[rank::shards]))
             too_long = len(dataset) - sum(map(len, batches))
         self._count.expect(split, planned, too_long)
-        return AccountedBatches(iterator, self._at_end)
+        return AccountedBatches(iterator, self._at_end, self._around)
+
+    def _split_of(self, dataset: Any) -> str | None:
+        """Name of the split; ``None`` if it is typed text."""
+        return next((name for name, data in self.datasets.items() if data is dataset), None)  # type: ignore[attr-defined]
+
+    def _around(self, sample: Any) -> AbstractContextManager[None]:
+        """The context in which a batch is processed; here everything passes through the task."""
+        return nullcontext()
+
+    def _describe_split(self, dataset: Any) -> dict[str, Any]:
+        """What a plan says of a split."""
+        shard = self.knn.config.knn_shard_sentences or _SHARD_SENTENCES
+        return {"data": split_digest(dataset), "shard_sentences": shard}
+
+    def _describe_entries(self, dataset: Any) -> dict[str, Any]:
+        """What is to be known of the targets of a split, beside themselves: arguments of :class:`DatastoreBuild`."""
+        return {}
 
     def _build_iterator(
         self,
@@ -257,7 +281,8 @@ class KnnTask:
                 f"the split {split!r} has no reference translations, and a datastore is made of them: choose a split "
                 "that has a target side"
             )
-        symbols = self.target_dictionary.symbols  # type: ignore[attr-defined]
+        symbols = vocabulary(self.target_dictionary)  # type: ignore[attr-defined]
+        described = {"limits": str(max_positions), **self._describe_split(dataset)}
         plan = Plan(
             model=str(knn_decoder(model).knn_fingerprint),
             model_name=type(model).__name__,
@@ -265,10 +290,9 @@ class KnnTask:
             vocabulary_size=len(symbols),
             key=self.knn.key,
             split=split,
-            data=split_digest(dataset),
             sentences=len(dataset),
-            shard_sentences=config.knn_shard_sentences,
-            limits=str(max_positions),
+            kind=config.kind,
+            **described,
         )
         self._build = DatastoreBuild(
             self.knn.path,
@@ -277,6 +301,7 @@ class KnnTask:
             rank=shard_id,
             world=num_shards,
             overwrite=config.knn_overwrite,
+            **self._describe_entries(dataset),
         )
         # The order within a length is random in stock; fixed here, so that equal runs have equal batches.
         with data_utils.numpy_seed(0):
@@ -308,11 +333,15 @@ class KnnTask:
         step = super().inference_step  # type: ignore[misc]
         self.count_sentences(sample)
         if self._build is None:
-            return step(generator, models, sample, *args, **kwargs)
-        with knn_decoder(models[0]).knn_record() as states:
+            with contextlib.ExitStack() as stack:
+                # Where the references are scored, RetoMaton has to know them all.
+                if self.knn.config.knn_retomaton and isinstance(generator, SequenceScorer) and self.knn.serving:
+                    for model in models:
+                        stack.enter_context(knn_decoder(model).knn_scoring(sample["target"]))
+                return step(generator, models, sample, *args, **kwargs)
+        with knn_decoder(models[0]).knn_record() as recording:
             result = step(generator, models, sample, *args, **kwargs)
-        with torch.no_grad():
-            self._build.add(states[-1], sample, result)
+        self._build.add(recording, sample)
         return result
 
     def _at_end(self) -> None:
@@ -323,6 +352,11 @@ class KnnTask:
             # Nothing was left to do (an array task without sentences, a build that was complete). Stock
             # fairseq-generate would divide by zero in its last line.
             raise SystemExit(0)
+
+
+def vocabulary(dictionary: Any) -> list[str]:
+    """Symbols in the order of their ids; a dictionary may be a part of another one."""
+    return [dictionary[number] for number in range(len(dictionary))]
 
 
 def _train_iterator(stock: Callable[..., Any], dataset: Any, options: dict[str, Any]) -> Any:

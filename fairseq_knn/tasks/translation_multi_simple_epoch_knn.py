@@ -14,6 +14,7 @@ from fairseq_knn.tasks.knn_task import KnnTask
 class TranslationMultiSimpleEpochKnnTask(KnnTask, TranslationMultiSimpleEpochTask):
     """Stock ``translation_multi_simple_epoch`` with nearest-neighbour retrieval."""
 
+    knn_trains_with = "train the combiner with --task translation_knn, one language pair at a time"
     knn_trains = False  # its batches come from a sampler of many directions, of which a cache has no sentence numbers
 
     @staticmethod

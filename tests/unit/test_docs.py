@@ -26,7 +26,7 @@ def documented_flags() -> dict[str, str]:
 
 def default_settings() -> dict[str, Any]:
     """What every flag is that nobody gives; ``None`` where that depends on more."""
-    from fairseq_knn.tasks.knn_config import DEFAULT_K, KnnConfig, complete
+    from fairseq_knn.tasks.knn_config import KnnConfig, complete
 
     config = complete(KnnConfig())
     settings = {f.name: getattr(config, f.name) for f in fields(KnnConfig) if f.name.startswith("knn_")}
@@ -38,7 +38,7 @@ def default_settings() -> dict[str, Any]:
         return "trainable" if trainable else "fixed"
 
     settings |= {
-        "knn_k": DEFAULT_K,
+        "knn_k": KnnConfig.usual_k,
         # Combiners have defaults of their own.
         "knn_kernel": of(KernelSmoothedCombiner, "kernel"),
         "knn_adaptive_form": of(AdaptiveCombiner, "form"),

@@ -19,6 +19,7 @@ LAYERS = (
     ("storage",),
     ("datastore",),
     ("index",),
+    ("clustering",),
     ("verification",),
     ("retrieval",),
     ("combiners",),
@@ -41,7 +42,8 @@ ONLY = {"corpora": {"corpora", "errors", "storage", "version"}}
 # functions; everything else here not even there.
 FAIRSEQ_FREE = {
     *("", "version", "errors", "compat", "activation"),
-    *("storage", "datastore", "index", "verification", "retrieval", "combiners", "sampling", "imitation"),
+    *("storage", "datastore", "index", "clustering", "verification"),
+    *("retrieval", "combiners", "sampling", "imitation"),
     *("wrapper_settings", "huggingface", "wrapper"),
     "corpora",
 }

@@ -74,7 +74,7 @@ def _recompute(stock: Any) -> list[tuple[Any, Any]]:
     result = []
     for number in fitting[np.unique(np.linspace(0, len(fitting) - 1, SENTENCES).astype(int))].tolist():
         sample = dataset.collater([dataset[number]])
-        with torch.no_grad(), knn_decoder(stock.model).knn_record() as states:
+        with torch.no_grad(), knn_decoder(stock.model).knn_record() as recording:
             stock.model(**sample["net_input"])
-        result.append((sample["target"][0].numpy(), states[-1][0].numpy()))
+        result.append((sample["target"][0].numpy(), recording.states[-1][0].numpy()))
     return result

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from fairseq_knn.combiners import VanillaCombiner
 from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.models.hidden_state import HiddenStateTap
-from fairseq_knn.models.knn_decoder import Augmentation, KnnDecoder, augment, restore, take_fingerprint
+from fairseq_knn.models.augmentation import Augmentation
+from fairseq_knn.models.knn_decoder import KnnDecoder, augment, restore, take_fingerprint
 from fairseq_knn.retrieval import Retriever
 from fairseq_knn.storage.digest import parameters_digest
 from tests.support import write_datastore
@@ -29,6 +30,13 @@ FEW = ["transformer pre-norm tied", "lightconv untied", "lstm tied", "fconv unti
 def log_probs(model: Any, **shape: int) -> Tensor:
     result: Tensor = model.get_normalized_probs(tiny.forward(model, **shape), log_probs=True)
     return result
+
+
+def at_target(model: Any, target: Tensor) -> Tensor:
+    """What a program that scores gets, (B, T)."""
+    scored = {**tiny.sample(), "target": target}
+    probs: Tensor = model.get_normalized_probs(tiny.forward(model), log_probs=True, sample=scored)
+    return probs.gather(-1, target.unsqueeze(-1)).squeeze(-1)
 
 
 def states(model: Any, kind: str) -> Tensor:
@@ -104,6 +112,36 @@ def test_mixture_equals_the_loop(tmp_path: Path, name: str, kind: str) -> None:
     assert torch.equal(mixed[padding], plain[padding])
 
 
+@pytest.mark.parametrize("name", [*MODELS, "adaptive softmax"])
+def test_scoring_mixes_the_targets_alone_and_equally(tmp_path: Path, name: str) -> None:
+    model = with_adaptive_softmax() if name == "adaptive softmax" else tiny.build(name)
+    target = tiny.sample()["target"]
+    real = target != DICTIONARY.pad()
+    with torch.no_grad():
+        own = augmentation(model, tmp_path)
+        augment(model, "decoder_output", lambda: own)
+        # Padded inputs have no neighbours, and without a target it is the inputs that tell what is padding.
+        whole = log_probs(model).gather(-1, target.unsqueeze(-1)).squeeze(-1)
+        torch.testing.assert_close(at_target(model, target)[real], whole[real])
+        alone = model.decoder.knn_model_log_probs(tiny.forward(model), tiny.sample())
+        assert not torch.equal(alone.gather(-1, target.unsqueeze(-1)).squeeze(-1)[real], whole[real])
+
+
+def test_adaptive_softmax_with_a_threshold(tmp_path: Path) -> None:
+    """With a target, stock fills in the columns of its cluster alone: others look like probability 1."""
+    model = with_adaptive_softmax()
+    target = tiny.sample()["target"]
+    real = target != DICTIONARY.pad()
+    with torch.no_grad():
+        own = augmentation(model, tmp_path)
+        augment(model, "decoder_output", lambda: None)
+        highest = log_probs(model).amax(-1).exp()
+        skipping = Augmentation(own.combiner, own.retriever, float(highest[real].median()))
+        augment(model, "decoder_output", lambda: skipping)
+        at_target(model, target)
+    assert 0 < skipping.skipped < skipping.positions == int(real.sum())
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_neighbours_alone_reproduce_the_sentences_they_come_from(tmp_path: Path, name: str) -> None:
     """k = 1 and lambda = 1, on a datastore of the very batch."""
@@ -116,9 +154,9 @@ def test_neighbours_alone_reproduce_the_sentences_they_come_from(tmp_path: Path,
     augment(model, "decoder_output", lambda: own)
     with torch.no_grad():
         plain = model.decoder.knn_model_log_probs(tiny.forward(model))[stored]
-        scored = model.get_normalized_probs(tiny.forward(model), log_probs=True, sample=sample)[stored]
         searched = log_probs(model)[stored]
-    expected = torch.full_like(scored, -torch.inf)
+        scored = torch.stack([at_target(model, torch.where(stored, token, target))[stored] for token in range(tiny.V)], 1)
+    expected = torch.full_like(searched, -torch.inf)
     assert torch.equal(scored, expected.scatter(1, target[stored].unsqueeze(1), 0.0))
     # Search has to be able to end a hypothesis anywhere: the model's own choices come far behind.
     assert torch.equal(searched == 0, scored == 0)
@@ -320,8 +358,8 @@ def test_recorded_states() -> None:
             tiny.forward(model)
             tiny.forward(model)
         tiny.forward(model)
-    assert len(recorded) == 2
-    assert torch.equal(recorded[0], expected)
+    assert len(recorded.states) == 2
+    assert torch.equal(recorded.states[0], expected)
 
 
 def without_decoder() -> nn.Module:
@@ -344,7 +382,6 @@ def without_blocks() -> nn.Module:
     ("build", "told"),
     [
         (without_decoder, "Linear has no decoder, .*use an encoder-decoder model"),
-        (with_adaptive_softmax, "TransformerModel was trained with an adaptive softmax.*full output layer"),
         (without_blocks, "LSTMDecoder has no hidden state 'ffn_input'"),
     ],
 )
