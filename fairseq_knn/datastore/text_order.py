@@ -52,14 +52,16 @@ class TextOrder:
     @cached_property
     def starts(self) -> np.ndarray:
         """First entry of every block, int64 (b,)."""
-        return np.cumsum(self.lengths) - self.lengths
+        starts: np.ndarray = np.cumsum(self.lengths) - self.lengths
+        return starts
 
     def documents(self, text: Text) -> np.ndarray:
         """Number of every entry's document, int64 (N,), ascending: a new one begins wherever the next entry is not the
         next token of the same document of the text."""
         of_text = text.documents[self.places]
         goes_on = (np.diff(self.places) == 1) & (np.diff(of_text) == 0)
-        return np.cumsum(np.append(False, ~goes_on))
+        documents: np.ndarray = np.cumsum(np.append(False, ~goes_on))
+        return documents
 
 
 def locate(values: np.ndarray, text: Text) -> TextOrder:

@@ -183,7 +183,7 @@ def test_knnlm_with_a_context_window(
 
 
 def test_the_converted_store_serves_the_language_model(knnlm: Path, example: Example, tmp_path: Path) -> None:
-    """As one that was built here of the same text; RetoMaton has its pointers."""
+    """RetoMaton has its pointers."""
     assert convert(knnlm, tmp_path, example, "--entries", len(raw(knnlm)), "--dimension", DIMENSION, *WINDOW) == 0
     evaluate = (
         *(example.data, *TASK, "--path", example.model, "--gen-subset", "valid", "--num-workers", 0),
@@ -196,6 +196,35 @@ def test_the_converted_store_serves_the_language_model(knnlm: Path, example: Exa
     saved = re.search(r"knn_foss\W+([\d.]+)", runs["retomaton"].log + runs["retomaton"].output)
     assert saved is not None
     assert float(saved[1]) > 0
+
+
+def test_a_store_that_is_built_here_holds_the_same(knnlm: Path, example: Example, tmp_path: Path) -> None:
+    sizes = ("--entries", len(raw(knnlm)), "--dimension", DIMENSION)
+    assert convert(knnlm, tmp_path / "converted", example, *sizes, *WINDOW) == 0
+    run = cli.call(
+        "fairseq-eval-lm",
+        *(example.data, *TASK, "--path", example.model, "--gen-subset", "train", "--num-workers", 0, *WINDOW),
+        *(
+            "--knn-mode",
+            "build_datastore",
+            "--knn-datastore-path",
+            tmp_path / "built",
+            "--user-dir",
+            cli.PACKAGE,
+            "--cpu",
+        ),
+    )
+    assert run.status == 0, run.log[-2000:]
+    converted, built = Datastore.load(tmp_path / "converted"), Datastore.load(tmp_path / "built")
+    assert built.entries == len(example.tokens)
+    same = slice(BLOCK, BLOCK + converted.entries)
+    np.testing.assert_array_equal(converted.values, built.values[same])
+    np.testing.assert_allclose(
+        converted.keys(0, converted.entries).astype(np.float32), built.keys(same.start, same.stop), atol=0.02
+    )
+    assert converted.continues is not None
+    assert built.continues is not None
+    np.testing.assert_array_equal(converted.continues[:-1], built.continues[same][:-1])
 
 
 def by_length(example: Example) -> tuple[np.ndarray, np.ndarray, list[int]]:

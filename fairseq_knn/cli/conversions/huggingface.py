@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
-from fairseq_knn.cli.conversions.prepared import Prepared, blocks_per_shard, check_dimension, check_values, judge
+from fairseq_knn.cli.conversions.prepared import Prepared, check_dimension, check_values, judge, per_shard
 from fairseq_knn.datastore import LANGUAGE_MODEL, BareDatastore, Plan
 from fairseq_knn.datastore.conversion import filled_entries, sentence_lengths
 from fairseq_knn.errors import ConfigurationError
@@ -64,7 +64,7 @@ def prepare(
         split="train",
         data=source.digest,
         sentences=len(lengths),
-        shard_sentences=flags.knn_shard_sentences or blocks_per_shard(lengths),
+        shard_sentences=per_shard(lengths, flags.knn_shard_sentences),
         kind=known.kind,
     )
     return Prepared(plan, lengths, documents, flags.knn_overwrite)

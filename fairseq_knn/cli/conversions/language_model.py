@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fairseq_knn.cli.conversions.prepared import Prepared, blocks_per_shard, check_dimension, check_values, judge
+from fairseq_knn.cli.conversions.prepared import Prepared, check_dimension, check_values, judge, per_shard
 from fairseq_knn.cli.stock import load_stock_run
 from fairseq_knn.datastore import LANGUAGE_MODEL, BareDatastore, Plan
 from fairseq_knn.datastore.conversion import filled_entries
@@ -53,7 +53,7 @@ def prepare(source: BareDatastore, target: str, arguments: list[str]) -> Prepare
         # The blocks are those that are stored, which may be in another order than the split's.
         data=source.digest,
         sentences=len(order.lengths),
-        shard_sentences=config.knn_shard_sentences or blocks_per_shard(order.lengths),
+        shard_sentences=per_shard(order.lengths, config.knn_shard_sentences),
         kind=LANGUAGE_MODEL,
     )
     return Prepared(plan, order.lengths, order.documents(text), config.knn_overwrite)

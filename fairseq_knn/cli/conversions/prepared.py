@@ -37,9 +37,9 @@ class Prepared:
         return f"blocks of {documents:,} documents" if documents > 1 else "blocks of one document"
 
 
-def blocks_per_shard(lengths: np.ndarray) -> int:
-    """How many sentences or blocks of these lengths (n,) go into a shard."""
-    return max(1, _SHARD_ENTRIES * len(lengths) // int(lengths.sum()))
+def per_shard(lengths: np.ndarray, asked: int | None) -> int:
+    """How many sentences or blocks of these lengths (n,) go into a shard: what is asked for, if anything is."""
+    return asked or max(1, _SHARD_ENTRIES * len(lengths) // int(lengths.sum()))
 
 
 def check_dimension(stored: int, computed: int, path: object) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fairseq_knn.cli.conversions.prepared import Prepared, check_dimension, check_values, judge
+from fairseq_knn.cli.conversions.prepared import Prepared, check_dimension, check_values, judge, per_shard
 from fairseq_knn.cli.stock import load_stock_run
 from fairseq_knn.datastore import BareDatastore, Plan
 from fairseq_knn.datastore.conversion import key_errors, sentence_lengths
@@ -44,7 +44,7 @@ def prepare(source: BareDatastore, target: str, arguments: list[str]) -> Prepare
         # The sentences are in the order they were batched, which is no split's.
         data=source.digest,
         sentences=len(lengths),
-        shard_sentences=config.knn_shard_sentences,
+        shard_sentences=per_shard(lengths, config.knn_shard_sentences),
     )
     return Prepared(plan, lengths, None, config.knn_overwrite)
 
