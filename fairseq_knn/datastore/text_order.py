@@ -108,4 +108,5 @@ def find_run(run: np.ndarray, sequence: np.ndarray) -> int | None:
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """The numbers from each start on, one length of them after the other: int64 (sum of lengths,)."""
     ends = np.cumsum(lengths)
-    return np.arange(int(ends[-1])) + np.repeat(starts.astype(np.int64) - (ends - lengths), lengths)
+    numbers: np.ndarray = np.arange(int(ends[-1])) + np.repeat(starts.astype(np.int64) - (ends - lengths), lengths)
+    return numbers

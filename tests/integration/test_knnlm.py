@@ -279,7 +279,8 @@ def test_what_does_not_belong_together_is_refused(
     wide = write(tmp_path / "wide", np.tile(raw(knnlm), 2), values)
     for old, arguments, model, complaint in (
         (knnlm, (*sizes, *WINDOW), other, "and the keys of 0 agree: name the model .* --knn-allow-mismatch"),
-        (knnlm, sizes, None, r"and the keys of \d agree: name the model .*--context-window as they were"),
+        (knnlm, (*sizes, "--tokens-per-sample", 20), None, r"the keys of \d agree: name .*-window as they were when"),
+        (knnlm, sizes, None, r"a block has \d+ tokens with its context, but the model takes 64: pass --sample-break"),
         (knnlm, (*sizes, *WINDOW, "--gen-subset", "other"), None, "stored tokens are no run of the .* of 'other'"),
         (
             knnlm,

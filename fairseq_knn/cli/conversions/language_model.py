@@ -11,6 +11,7 @@ from fairseq_knn.cli.stock import load_stock_run
 from fairseq_knn.datastore import LANGUAGE_MODEL, BareDatastore, Plan
 from fairseq_knn.datastore.conversion import filled_entries
 from fairseq_knn.datastore.text_order import Text, TextOrder, locate
+from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.models.knn_decoder import knn_decoder
 from fairseq_knn.storage.digest import vocabulary_digest
 from fairseq_knn.tasks.context_window import ContextWindow
@@ -18,6 +19,7 @@ from fairseq_knn.tasks.documents import documents_of_lines
 
 _BLOCKS = 64  # computed again, at most
 _TOKENS = 16_384  # the same, with their context, unless that is less than two blocks
+_AS_THEY_WERE = "--sample-break-mode, --tokens-per-sample and --context-window as they were when it was built"
 
 
 def prepare(source: BareDatastore, target: str, arguments: list[str]) -> Prepared:
@@ -93,7 +95,7 @@ def _check_keys(source: BareDatastore, order: TextOrder, text: Text, stock: Any)
         DatastoreError: it does not.
     """
     context = stock.cfg.eval_lm.context_window
-    size = context + int((text.blocks[:, 1] - text.blocks[:, 0]).max())
+    size = context + int(order.lengths.mean())
     count = min(_BLOCKS, max(2, _TOKENS // size))
     chosen = np.unique(np.linspace(0, len(order.blocks) - 1, count).astype(np.int64))
     dataset = stock.task.dataset(text.name)
@@ -102,7 +104,7 @@ def _check_keys(source: BareDatastore, order: TextOrder, text: Text, stock: Any)
     errors = []
     for number in chosen.tolist():
         block, start, length = (int(array[number]) for array in (order.blocks, order.starts, order.lengths))
-        states = _states(stock.model, dataset[block])
+        states = _states(stock, dataset[block])
         check_dimension(source.dimension, states.shape[1], source.path)
         # Of the first and the last block only a part may be stored.
         first = int(order.places[start]) - int(text.blocks[block, 0])
@@ -112,16 +114,24 @@ def _check_keys(source: BareDatastore, order: TextOrder, text: Text, stock: Any)
     judge(
         np.array(errors),
         f"{len(errors)} of the blocks were computed again",
-        "the model (--path) it was built with, and --sample-break-mode, --tokens-per-sample and --context-window as "
-        "they were then",
+        f"the model (--path) it was built with, and {_AS_THEY_WERE}",
         insists=stock.task.knn.config.knn_allow_mismatch,
     )
 
 
-def _states(model: Any, item: Mapping[str, Any]) -> np.ndarray:
-    """Hidden states of the tokens of a block, without those before it, float32 (T, d)."""
+def _states(stock: Any, item: Mapping[str, Any]) -> np.ndarray:
+    """Hidden states of the tokens of a block, without those before it, float32 (T, d).
+
+    Raises:
+        ConfigurationError: they are more than the model takes.
+    """
     tokens = item["source"]
-    with torch.no_grad(), knn_decoder(model).knn_record() as recording:
-        model(src_tokens=tokens.unsqueeze(0), src_lengths=torch.tensor([len(tokens)]))
+    if stock.max_positions is not None and len(tokens) > stock.max_positions:
+        raise ConfigurationError(
+            f"a block has {len(tokens):,} tokens with its context, but the model takes {stock.max_positions:,}: pass "
+            f"{_AS_THEY_WERE}"
+        )
+    with torch.no_grad(), knn_decoder(stock.model).knn_record() as recording:
+        stock.model(src_tokens=tokens.unsqueeze(0), src_lengths=torch.tensor([len(tokens)]))
     states: np.ndarray = recording.states[-1][0, item.get("start", 0) :].float().numpy()
     return states
