@@ -7,7 +7,7 @@ kind              where
 ================  =======================================================================================
 decoder_output    what feeds the output layer
 ffn_input         input of the feed-forward block of the decoder's last layer
-ffn_output        output of that block, before it is added to what goes around it
+ffn_output        output of that block; but for BLOOM and MPT before it is added to what goes around it
 ================  =======================================================================================
 """
 

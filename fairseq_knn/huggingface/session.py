@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from fairseq_knn.clustering import Clusters
 from fairseq_knn.combiners import Combiner, TrainedCombiner, VanillaCombiner
 from fairseq_knn.combiners.loading import load_combiner
 from fairseq_knn.datastore import LANGUAGE_MODEL, TRANSLATION, Datastore
@@ -162,8 +163,6 @@ def _automaton(retriever: Retriever, settings: WrapperSettings, model: ModelFact
     stores = retriever.datastores
     members = None
     if settings.clusters is not None:
-        from fairseq_knn.clustering.clusters import Clusters
-
         members = Members([Clusters.load(store, settings.clusters) for store in stores], device)
     default = max(_MAX_KNNS, retriever.k) if model.kind == LANGUAGE_MODEL else retriever.k
     return Automaton(
