@@ -80,6 +80,14 @@ class KnnlmDatastore(BareDatastore):
             BareArray(values, (sizes.entries,), sizes.value_dtype),
         )
 
+    @staticmethod
+    def recognises(path: Path) -> bool:
+        """Whether *path* is what comes before the names of such files, or a directory of them."""
+        names = [f"{path.name}{half}" for half in _HALVES]
+        return any(path.with_name(name).exists() for name in names) or any(
+            True for half in _HALVES for _ in path.glob(f"*{half}")
+        )
+
     @property
     def key(self) -> str:
         return "ffn_input"

@@ -1,5 +1,6 @@
 """Coming from kNN-LM, RetoMaton and efficient-knnlm: stores written as they write them become ours, and work."""
 
+import pickle
 import re
 import shutil
 from collections.abc import Iterable, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from fairseq import checkpoint_utils
 from fairseq.data import Dictionary, indexed_dataset
@@ -183,19 +185,24 @@ def test_knnlm_with_a_context_window(
 
 
 def test_the_converted_store_serves_the_language_model(knnlm: Path, example: Example, tmp_path: Path) -> None:
-    """RetoMaton has its pointers."""
+    """RetoMaton has its pointers, and the clusters that were made for the old one."""
     assert convert(knnlm, tmp_path, example, "--entries", len(raw(knnlm)), "--dimension", DIMENSION, *WINDOW) == 0
     evaluate = (
         *(example.data, *TASK, "--path", example.model, "--gen-subset", "valid", "--num-workers", 0),
         *("--knn-datastore-path", tmp_path, "--knn-k", 8, *WINDOW, "--user-dir", cli.PACKAGE, "--cpu"),
     )
-    runs = {}
-    for name, flags in (("knn", ()), ("retomaton", ("--knn-retomaton", "--knn-min-knns", 1))):
-        runs[name] = cli.call("fairseq-eval-lm", *evaluate, *flags)
-        assert runs[name].status == 0, runs[name].log[-2000:]
-    saved = re.search(r"knn_foss\W+([\d.]+)", runs["retomaton"].log + runs["retomaton"].output)
-    assert saved is not None
-    assert float(saved[1]) > 0
+    entries = len(raw(knnlm))
+    members = scipy.sparse.csr_matrix((np.ones(entries), (np.arange(entries) // 20, np.arange(entries))))
+    (tmp_path / "members.pkl").write_bytes(pickle.dumps(members))
+    assert main(["cluster", str(tmp_path), "--members", str(tmp_path / "members.pkl"), "--name", "theirs"]) == 0
+    saved = []
+    for flags in ((), ("--knn-clusters", "theirs")):
+        run = cli.call("fairseq-eval-lm", *evaluate, "--knn-retomaton", *flags)
+        assert run.status == 0, run.log[-2000:]
+        found = re.search(r'"knn_foss": ([\d.]+)', run.log + run.output)
+        assert found is not None
+        saved.append(float(found[1]))
+    assert 0 < saved[0] < saved[1]
 
 
 def test_a_store_that_is_built_here_holds_the_same(knnlm: Path, example: Example, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fairseq_knn.datastore import KnnlmDatastore
+from fairseq_knn.datastore import Datastore, KnnlmDatastore
 from fairseq_knn.datastore.conversion import filled_entries
 from fairseq_knn.errors import DatastoreError
 
@@ -143,6 +143,17 @@ def test_missing_files(tmp_path: Path, entries: tuple[np.ndarray, np.ndarray]) -
         file.write_bytes(content)
 
 
+def test_they_are_not_used_as_they_are(tmp_path: Path, entries: tuple[np.ndarray, np.ndarray]) -> None:
+    prefix = write(tmp_path / "dstore", entries)
+    for path in (prefix, tmp_path):
+        with pytest.raises(
+            DatastoreError, match=r"too little to be used as it is: make one .*`fairseq-knn convert /.* NEW DATA"
+        ):
+            Datastore.load(path)
+    with pytest.raises(DatastoreError, match="there is no datastore in"):
+        Datastore.load(tmp_path / "other")
+
+
 def test_values_that_are_no_tokens(tmp_path: Path, entries: tuple[np.ndarray, np.ndarray]) -> None:
     values = entries[1]
     values[5] = 40_000
@@ -171,5 +182,5 @@ def test_room_at_the_end_is_no_entry(
         store = KnnlmDatastore.open(write(tmp_path / "dstore", changed), dimension=DIMENSION)
         assert filled_entries(store) == filled
     store = KnnlmDatastore.open(write(tmp_path / "dstore", (keys * 0, values * 0)), dimension=DIMENSION)
-    with pytest.raises(DatastoreError, match="all entries of .*dstore are 0, so nothing was ever stored: restore it"):
+    with pytest.raises(DatastoreError, match=r"all entries of .*dstore are 0, so nothing was ever stored: restore it"):
         filled_entries(store)
