@@ -13,8 +13,10 @@ from fairseq_knn.version import __version__
 _API = {
     "AdaptiveCombiner": "fairseq_knn.combiners",
     "Datastore": "fairseq_knn.datastore",
+    "KNNSaver": "fairseq_knn.huggingface.saver",
     "KNNWrapper": "fairseq_knn.wrapper",
     "KernelSmoothedCombiner": "fairseq_knn.combiners",
+    "RetomatonWrapper": "fairseq_knn.wrapper",
     "Retriever": "fairseq_knn.retrieval",
     "RobustCombiner": "fairseq_knn.combiners",
     "VanillaCombiner": "fairseq_knn.combiners",
@@ -23,8 +25,10 @@ _API = {
 __all__ = [
     "AdaptiveCombiner",
     "Datastore",
+    "KNNSaver",
     "KNNWrapper",
     "KernelSmoothedCombiner",
+    "RetomatonWrapper",
     "Retriever",
     "RobustCombiner",
     "VanillaCombiner",

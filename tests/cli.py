@@ -152,7 +152,7 @@ def call(program: str, *arguments: object) -> Run:
         program: ``fairseq-generate``, ``fairseq-interactive``, ``fairseq-train``, ...
         arguments: its arguments.
     """
-    module = importlib.import_module(f"fairseq_cli.{program.removeprefix('fairseq-')}")
+    module = importlib.import_module(f"fairseq_cli.{program.removeprefix('fairseq-').replace('-', '_')}")
     output, status = io.StringIO(), 0
     with (
         mock.patch.object(sys, "argv", [program, *map(str, arguments)]),

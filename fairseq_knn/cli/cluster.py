@@ -21,12 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Writes DIR/clusters-NAME.npz; a datastore may have several, under different names. kmeans: clusters around "
         "centroids, learnt from a sample; all entries are then assigned. It takes 16 bytes of memory per cluster and "
-        "dimension (1,000,000 clusters of dimension 1,024: 16 GB) and 4 per entry, whatever the sample is; its time is "
-        "the product of sample, clusters, dimension and iterations, but for more than 60,000 clusters on a CPU, where "
-        "an index over the centroids is searched and how often it finds the nearest is printed. greedy: near entries "
-        "with one value are merged, with one search in the datastore's index for every cluster; much faster, 12 bytes "
-        "per entry. --members takes over what RetoMaton or knn-transformers made. An interrupted run goes on when the "
-        "same command is run again; finished clusters with the same settings are left alone."
+        "dimension (1,000,000 clusters of dimension 1,024: 16 GB) and up to 20 per entry, whatever the sample is. Its "
+        "time is the product of sample, clusters, dimension and iterations; but more than 40,000 centroids on a CPU "
+        "are searched by an index, and how often that finds the nearest is printed. greedy: near entries with one "
+        "value are merged, with one search in the datastore's index for every cluster; much faster, up to 20 bytes per "
+        "entry. --members takes over what RetoMaton or knn-transformers made. An interrupted run goes on when the same "
+        "command is run again; finished clusters with the same settings are left alone."
     )
     parser.add_argument("datastore", type=Path, metavar="DIR", help="a finished datastore")
     parser.add_argument("--method", choices=("kmeans", "greedy"), help="how (default: kmeans)")

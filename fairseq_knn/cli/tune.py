@@ -14,6 +14,8 @@ HELP = "choose k, lambda and temperature on validation data, from one retrieval 
 PASSES_ON = "fairseq-generate"  # arguments it does not know are fairseq's
 
 _KS = (1, 2, 4, 8, 16, 32, 64)
+_NEIGHBOURS = 1 << 21  # judged at a time
+_LANGUAGE_MODEL_KS = (8, 16, 32, 64, 128, 256, 512, 1024)  # those there are entries for
 _WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 _TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 
@@ -24,9 +26,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Scores the reference translations of --gen-subset (default: valid) with every combination of k, lambda and "
         "temperature. The datastore is searched once, with the largest k; the model runs once. Prints the flags of "
         "the setting with the lowest perplexity, and what --knn-skip-threshold would save and cost with it. All other "
-        "arguments are those of fairseq-generate."
+        "arguments are those of fairseq-generate, or, with --task language_modeling_knn, of fairseq-eval-lm."
     )
-    parser.add_argument("--ks", type=int, nargs="+", default=_KS, metavar="K", help=f"default: {_listed(_KS)}")
+    parser.add_argument(
+        "--ks",
+        type=int,
+        nargs="+",
+        metavar="K",
+        help=f"default: {_listed(_KS)}; with a task of language models: {_listed(_LANGUAGE_MODEL_KS)}",
+    )
     parser.add_argument(
         "--lambdas",
         type=float,
@@ -57,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
     from fairseq_knn.combiners.grid import VanillaGrid
     from fairseq_knn.storage.atomic import check_writable, write_json
 
+    args.ks = args.ks or _default_ks(args.passed_on)
     _check(args)
     for target in (args.output, args.heat_map):
         if target is not None:
@@ -121,17 +130,33 @@ def _score(grid: "VanillaGrid", arguments: list[str]) -> None:
     with torch.no_grad():
         for batch in progress_bar.progress_bar(stock.batches(), default_log_format="tqdm", prefix="scoring"):
             sample = stock.move(batch)
-            stock.task.count_sentences(sample)
+            stock.count(sample)
             net_output = stock.model(**sample["net_input"])
             target = sample["target"]
             real = target.ne(stock.task.target_dictionary.pad())
-            log_probs = decoder.knn_model_log_probs(net_output, sample)
+            log_probs = decoder.knn_model_log_probs(net_output)
             own = log_probs.gather(-1, target.unsqueeze(-1)).squeeze(-1)[real]
             highest = log_probs.amax(-1)[real]
-            target = target[real].unsqueeze(-1)
-            neighbours = augmentation.retriever.retrieve(net_output[1][STATE].query[real])
-            matches = neighbours.found & (neighbours.values == target)
-            grid.add(own, highest, neighbours.distances, matches)
+            query, target = net_output[1][STATE].query[real], target[real].unsqueeze(-1)
+            for rows in torch.split(torch.arange(len(own)), max(1, _NEIGHBOURS // max(grid.ks))):
+                neighbours = augmentation.retriever.retrieve(query[rows])
+                matches = neighbours.found & (neighbours.values == target[rows])
+                grid.add(own[rows], highest[rows], neighbours.distances, matches)
+
+
+def _default_ks(arguments: list[str]) -> tuple[int, ...]:
+    """As many neighbours as are usual, and as there are entries."""
+    from fairseq_knn.datastore import LANGUAGE_MODEL, Datastore
+
+    named = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    named.add_argument("--knn-datastore-path", default="")
+    stores = [
+        Datastore.load(path) for path in named.parse_known_args(arguments)[0].knn_datastore_path.split(":") if path
+    ]
+    if not any(store.plan is not None and store.plan.kind == LANGUAGE_MODEL for store in stores):
+        return _KS
+    entries = sum(store.entries for store in stores)
+    return tuple(k for k in _LANGUAGE_MODEL_KS if k <= entries) or (entries,)
 
 
 def _warn_at_border(grid: "VanillaGrid", best: "GridPoint") -> None:

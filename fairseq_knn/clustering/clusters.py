@@ -21,6 +21,7 @@ from fairseq_knn.storage.atomic import atomic_path
 from fairseq_knn.storage.digest import short
 
 CLUSTERS_SCHEMA = 1
+_COUNTED = 1 << 24  # entries at a time
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 # What reading an archive of arrays that is damaged may end in.
 DAMAGE = (OSError, EOFError, KeyError, ValueError, TypeError, SyntaxError, zipfile.BadZipFile, zlib.error)
@@ -42,7 +43,11 @@ class Clusters:
     @cached_property
     def sizes(self) -> np.ndarray:
         """Number of entries of every cluster, int64 (count,)."""
-        return np.bincount(self.cluster, minlength=self.count)
+        sizes = np.zeros(self.count, np.int64)
+        # Piece by piece: numpy counts a copy with twice as many bytes.
+        for start in range(0, len(self.cluster), _COUNTED):
+            sizes += np.bincount(self.cluster[start : start + _COUNTED], minlength=self.count)
+        return sizes
 
     @cached_property
     def offsets(self) -> np.ndarray:

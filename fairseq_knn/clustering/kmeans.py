@@ -1,7 +1,7 @@
 """k-means (Lloyd's algorithm) over keys that stay on disk.
 
-Memory is 16 bytes per cluster and dimension (centroids, an index over them, and sums in double precision), and 4 bytes
-per entry in the end.
+Memory is 16 bytes per cluster and dimension (centroids, an index over them or their successors, and sums in double
+precision), and up to 20 per entry, while the sample is drawn.
 """
 
 from collections.abc import Callable
@@ -121,9 +121,11 @@ def lloyd_step(
         counts += torch.bincount(nearest, minlength=len(centroids))
         distance += float(distances.double().sum())
         advance(len(block))
-    filled = counts > 0
-    moved = centroids.clone()
-    moved[filled] = (sums[filled] / counts[filled, None]).float()
+    del search
+    sums /= counts.clamp_min(1)[:, None]
+    lost = counts == 0
+    sums[lost] = centroids[lost].double()
+    moved = sums.float()
     _split(moved, counts)
     return moved, distance / len(sample)
 
@@ -160,12 +162,15 @@ def _assign(
         some = keys.gather(sample_entries(entries, _MEASURED, seed=1))
         recall = centroid_recall(search, centroids, some, device)
         progress.say(f"an index over the centroids is searched: of {len(some):,} keys {recall:.1%} get the nearest one")
-    parts = [unfinished.assigned(rows)]
-    done = len(parts[0])
+    cluster: np.ndarray = np.empty(entries, np.int32)
+    kept = unfinished.assigned(rows)
+    done = len(kept)
+    cluster[:done] = kept
     with progress.bar("assigning keys", entries, done) as bar:
         for start in range(done, entries, rows):
-            _, nearest = search.nearest(keys.range(start, min(start + rows, entries)))
-            parts.append(nearest.numpy().astype(np.int32))
-            unfinished.assign(start, parts[-1])
-            bar.update(len(parts[-1]))
-    return np.concatenate(parts)
+            block = slice(start, min(start + rows, entries))
+            _, nearest = search.nearest(keys.range(block.start, block.stop))
+            cluster[block] = nearest.numpy()
+            unfinished.assign(start, cluster[block])
+            bar.update(len(nearest))
+    return cluster

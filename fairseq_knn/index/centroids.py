@@ -10,8 +10,9 @@ from fairseq_knn.index.faiss_backend import FaissSearch
 from fairseq_knn.index.sampling import sample_entries
 
 # Centroids on a CPU beyond which an index over them is searched. Measured on one core, microseconds per key, exact
-# against index: 294 and 407 for 40,000 centroids of dimension 256, 837 and 954 for 60,000 of dimension 512.
-EXACT_CENTROIDS = 60_000
+# against index: 152 and 130 for 40,000 centroids of dimension 128, 235 and 290 of dimension 256; 323 and 146 for
+# 100,000 of dimension 128.
+EXACT_CENTROIDS = 40_000
 _NPROBE = 32
 # Keys and centroids multiplied at a time. A product of 1,024 x 1,024 stays in the cache of a CPU core and is as fast as
 # any other shape; a GPU wants few, large kernels.
@@ -107,7 +108,8 @@ class IndexedCentroids(CentroidSearch):
 
     def nearest(self, keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         distances, ids = self._search.search(keys, 1)
-        return distances[:, 0], ids[:, 0]
+        # A key that is NaN has no nearest centroid; the first will do, as in the exact search.
+        return distances[:, 0], ids[:, 0].clamp_min(0)
 
 
 def centroid_recall(search: CentroidSearch, centroids: torch.Tensor, keys: torch.Tensor, device: torch.device) -> float:

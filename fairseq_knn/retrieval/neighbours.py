@@ -45,8 +45,7 @@ class Neighbours:
 
     def select(self, rows: Tensor) -> "Neighbours":
         """Those of some queries: *rows* indexes the flattened leading dimensions (any shape)."""
-        k = self.ids.size(-1)
-        return Neighbours(*(t.reshape(-1, k)[rows] for t in (self.distances, self.ids, self.values)))
+        return Neighbours(*(t.flatten(0, -2)[rows] for t in (self.distances, self.ids, self.values)))
 
     def followed_by(self, others: "Neighbours") -> "Neighbours":
         """These and, behind them in every row, others (keys and key_log_probs are left out)."""

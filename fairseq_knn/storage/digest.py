@@ -46,6 +46,11 @@ def vocabulary_digest(symbols: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
+def numbers_digest(size: int) -> str:
+    """Fingerprint of a vocabulary of which only the number of ids is known: what they stand for a tokenizer knows."""
+    return vocabulary_digest(str(number) for number in range(size))
+
+
 def short(digest: str) -> str:
     """The first twelve digits: enough to tell two fingerprints apart in a message."""
     return digest[:12]

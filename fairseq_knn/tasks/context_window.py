@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from fairseq.data import FairseqDataset
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class ContextWindow(FairseqDataset):
@@ -47,9 +47,16 @@ class ContextWindow(FairseqDataset):
 
     def collater(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         batch: dict[str, Any] = self.dataset.collater(samples)
-        if batch:
-            batch["start_indices"] = [sample["start"] for sample in samples]
-            batch["ntokens"] -= sum(batch["start_indices"])
+        if not batch:
+            return batch
+        starts = [sample["start"] for sample in samples]
+        # As wide as stock makes them, so that sums are rounded as there.
+        width = self._window + max(len(sample["source"]) - start for sample, start in zip(samples, starts, strict=True))
+        for tensors, name in ((batch["net_input"], "src_tokens"), (batch, "target")):
+            missing = width - tensors[name].size(1)
+            tensors[name] = nn.functional.pad(tensors[name], (0, missing), value=self.dataset.vocab.pad())
+        batch["start_indices"] = starts
+        batch["ntokens"] -= sum(starts)
         return batch
 
     def __len__(self) -> int:

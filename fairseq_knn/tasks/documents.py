@@ -34,7 +34,8 @@ def documents_of_lines(lines: Sequence[Tensor], lengths: np.ndarray, dictionary:
     if not begins.any():
         empty = np.asarray(lengths) <= 1  # EOS alone
         begins = ~empty & np.append(False, empty[:-1])
-    return np.cumsum(begins).astype(np.int64)
+    numbers: np.ndarray = np.cumsum(begins) - begins[0]
+    return numbers.astype(np.int64)
 
 
 class BlockDocuments:

@@ -20,7 +20,7 @@ class Symbols:
 
     Args:
         size: number of its symbols; ``None`` if it is not known.
-        padding, eos: ids of these; the defaults are those of fairseq's dictionaries.
+        padding, eos: ids of these, -1 for one that is not known; the defaults are those of fairseq's dictionaries.
     """
 
     size: int | None
@@ -185,7 +185,7 @@ class Endings:
     """EOS is the last token of every sentence, and nowhere else.
 
     Args:
-        eos: its id.
+        eos: its id, or -1 if that is not known.
     """
 
     def __init__(self, eos: int) -> None:
@@ -211,7 +211,7 @@ class Endings:
     def remarks(self) -> Iterator[str]:
         """No faults: the ids of special symbols belong to the dictionary, and EOS may be a word of the text."""
         unended = self._sentences - self._ended
-        if unended or self._elsewhere:
+        if self._eos >= 0 and (unended or self._elsewhere):
             yield (
                 f"the id {self._eos}, which is </s> in fairseq's dictionaries, is missing at the end of {unended:,} of "
                 f"{self._sentences:,} sentences and found {self._elsewhere:,} times within them: right only if the "

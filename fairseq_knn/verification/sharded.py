@@ -7,7 +7,7 @@ from fairseq_knn.datastore.layout import ARRAYS, OPTIONAL_ARRAYS, array_path, co
 from fairseq_knn.datastore.manifest import TRANSLATION, Manifest, ShardRecord
 from fairseq_knn.datastore.merging import begun, commit_record, committed, how_to_finish
 from fairseq_knn.datastore.sharded import ShardedDatastore
-from fairseq_knn.storage.digest import short
+from fairseq_knn.storage.digest import numbers_digest, short
 from fairseq_knn.verification.content import (
     DocumentContent,
     Endings,
@@ -46,6 +46,8 @@ class ShardedCheck(Check):
             found = {shard: commit_record(path, shard) for shard in range(plan.shards)}
             self._records = {shard: record for shard, record in found.items() if record is not None}
         special = Symbols(None) if vocabulary is None else vocabulary.symbols
+        if self._plan.vocabulary == numbers_digest(self._plan.vocabulary_size):
+            special = Symbols(None, padding=-1, eos=-1)
         self._symbols = Symbols(self._plan.vocabulary_size, special.padding, special.eos)
         self._endings = Endings(special.eos)
         self.bytes = sum(

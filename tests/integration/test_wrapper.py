@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sacrebleu
 from fairseq.models.transformer import TransformerModel
 
-from fairseq_knn import Datastore, KNNWrapper
+from fairseq_knn import Datastore, KNNSaver, KNNWrapper, RetomatonWrapper
 from fairseq_knn.errors import ConfigurationError, DatastoreError
 from fairseq_knn.models.knn_decoder import KnnDecoder
 from tests import toy
@@ -92,7 +93,7 @@ def test_a_datastore_of_another_model(hub: Any, datastore: Any, other_model: Any
         ({"lmbda": 1.5}, "lambda is 1.5"),
         ({"temperature": 0}, "temperature is 0"),
         ({"skip_threshold": 0}, "skip-threshold is 0"),
-        ({"prob": 32}, "'prob' is no setting of retrieval: choose among k, lambda"),
+        ({"prob": 32}, "'prob' is no setting of retrieval: choose among k, lmbda"),
         ({"mode": "build_datastore"}, "'mode' is no setting of retrieval"),
         ({"backend": "scann"}, "knn-backend is 'scann', but must be one of auto, faiss, torch"),
         ({"device": "gpu"}, "knn-device is 'gpu'"),
@@ -104,3 +105,31 @@ def test_settings_out_of_range(hub: Any, settings: dict[str, Any], message: str)
     with pytest.raises(ConfigurationError, match=message):
         KNNWrapper(KNNBOX, **settings).break_into(hub)
     assert not isinstance(hub.models[0].decoder, KnnDecoder)
+
+
+def test_retomaton(hub: Any, datastore: Any, plain: list[str]) -> None:
+    """The same wrapper as for models of transformers. (The toy's words are in random order, so following them is worse
+    than searching.)"""
+    searching = KNNWrapper(datastore)
+    searching.break_into(hub)
+    expected = bleu(translate(hub))
+    searching.break_out()
+    measured = {}
+    for least in (2, 9999):
+        wrapper = RetomatonWrapper(datastore, min_knns=least)
+        wrapper.break_into(hub)
+        measured[least] = bleu(translate(hub)), wrapper.statistics["knn_foss"]
+        wrapper.break_out()
+    assert measured[2][0] < measured[9999][0]
+    assert measured[9999][0] > bleu(plain) + 20
+    assert 0 == measured[9999][1] < measured[2][1] < 1
+    without = RetomatonWrapper(datastore, no_pointer=True, max_knns=16, clusters="none")
+    without.break_into(hub)
+    assert bleu(translate(hub)) == pytest.approx(expected, abs=0.01)
+    without.break_out()
+    assert translate(hub) == plain
+
+
+def test_its_datastores_are_filled_by_stock_programs(hub: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"is a model of fairseq, .* fairseq-generate with --score-reference"):
+        KNNSaver(tmp_path / "store", sequences=1).break_into(hub.models[0])

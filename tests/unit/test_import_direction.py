@@ -26,6 +26,8 @@ LAYERS = (
     ("sampling",),
     ("imitation",),
     ("models", "criterions", "tasks"),
+    ("wrapper_settings",),
+    ("hub", "huggingface"),
     ("wrapper",),
     ("hooks",),
     ("plugin",),
@@ -42,10 +44,13 @@ FAIRSEQ_FREE = {
     *("", "version", "errors", "compat", "activation"),
     *("storage", "datastore", "index", "clustering", "verification"),
     *("retrieval", "combiners", "sampling", "imitation"),
+    *("wrapper_settings", "huggingface", "wrapper"),
     "corpora",
 }
 FAIRSEQ_INSIDE_FUNCTIONS = {"compat"}
 FAISS_ONLY_UNDER = "index"
+# An extra, which even these import inside functions alone.
+TRANSFORMERS_ONLY_UNDER = {"huggingface", "cli"}
 PATCHES_FAIRSEQ = "hooks"
 
 LAYER_OF = {unit: number for number, layer in enumerate(LAYERS) for unit in layer}
@@ -117,6 +122,11 @@ def import_faults(source: str, module: str, is_package: bool, names: set[str]) -
                 faults.append(f"{module} imports {imported}, which is not above it")
         if top == "faiss" and unit != FAISS_ONLY_UNDER:
             faults.append(f"{module} imports {imported}, which only {FAISS_ONLY_UNDER}/ may")
+        if top == "transformers" and unit not in TRANSFORMERS_ONLY_UNDER:
+            faults.append(f"{module} imports {imported}, which only {' and '.join(TRANSFORMERS_ONLY_UNDER)} may")
+    for imported in imports(outside_functions(tree), module, is_package, names):
+        if imported.partition(".")[0] == "transformers":
+            faults.append(f"{module} imports {imported} outside a function")
     if unit in FAIRSEQ_FREE:
         searched = outside_functions(tree) if unit in FAIRSEQ_INSIDE_FUNCTIONS else tree
         for imported in imports(searched, module, is_package, names):
@@ -221,6 +231,8 @@ NAMES = {"fairseq_knn", "fairseq_knn.compat", "fairseq_knn.index", "fairseq_knn.
         ("fairseq_knn.compat", "import fairseq"),
         ("fairseq_knn.corpora.x", "from fairseq_knn.index import search"),
         ("fairseq_knn.retrieval.x", "import faiss.contrib.torch_utils"),
+        ("fairseq_knn.retrieval.x", "def f():\n    import transformers"),
+        ("fairseq_knn.cli.x", "from transformers import GPT2Config"),
         ("fairseq_knn.tasks.x", "from fairseq_knn import hooks"),
         ("fairseq_knn.misc", ""),
     ],
@@ -238,6 +250,7 @@ def test_fault_is_seen(module: str, source: str) -> None:
         ("fairseq_knn.compat", "def f():\n    from fairseq import utils"),
         ("fairseq_knn.criterions.x", "from fairseq_knn.models import y\nimport fairseq"),
         ("fairseq_knn.cli.x", "import fairseq_knn\nfrom fairseq_knn.corpora import x"),
+        ("fairseq_knn.cli.x", "def f():\n    from transformers import GPT2Config"),
     ],
 )
 def test_sound_import_is_no_fault(module: str, source: str) -> None:

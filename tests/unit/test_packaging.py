@@ -68,7 +68,7 @@ def test_version_is_written_once() -> None:
 
 
 def test_extras() -> None:
-    assert {"demo", "dev", "speech"} <= set(project()["project"]["optional-dependencies"])
+    assert {"demo", "dev", "speech", "transformers"} <= set(project()["project"]["optional-dependencies"])
 
 
 def test_console_script() -> None:

@@ -193,6 +193,13 @@ def test_many_centroids_are_searched_by_an_index(store: Datastore, monkeypatch: 
     assert any("of 600 keys 100.0% get the nearest one" in line for line in lines)
 
 
+@pytest.mark.parametrize("kind", [centroids_module.ExactCentroids, centroids_module.IndexedCentroids])
+def test_a_key_that_is_nan_is_near_the_first(kind: type) -> None:
+    centroids = torch.randn(50, 4, generator=torch.Generator().manual_seed(1))
+    search = kind(centroids, CPU) if kind is centroids_module.ExactCentroids else kind(centroids)
+    assert search.nearest(torch.tensor([[torch.nan] * 4, centroids[7].tolist()]))[1].tolist() == [0, 7]
+
+
 def test_recall_tells_a_search_that_errs() -> None:
     centroids = torch.randn(50, 4, generator=torch.Generator().manual_seed(1))
 
