@@ -353,10 +353,11 @@ def row(output: str, system: str, text: str, store: Store | None = None, walk: W
 
 
 def generation(output: str) -> Generation:
-    """What fairseq-interactive says: the time of the translations alone, over the pieces of all of them."""
+    """What fairseq-interactive says: the time without loading, over the pieces that came after the prompts."""
     seconds = re.search(r"translation time: ([\d.]+)", output)
     assert seconds is not None
-    pieces = sum(len(line.split("\t")[2].split()) for line in output.splitlines() if line.startswith("H-"))
+    continued = [line.split("\t")[2].split() for line in output.splitlines() if line.startswith("H-")]
+    pieces = sum(len(text) - PROMPT for text in continued)
     return Generation(round(1000 * float(seconds[1]) / pieces, 3), figures(output).get("knn_foss"))
 
 
