@@ -9,7 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from fairseq.models.transformer import TransformerModel
+from fairseq.models.transformer_lm import TransformerLanguageModel
 
+from fairseq_knn import KNNWrapper, RetomatonWrapper
 from fairseq_knn.datastore import Datastore, ShardedDatastore
 from fairseq_knn.datastore.layout import ARRAYS
 from fairseq_knn.errors import DatastoreError, UserError
@@ -410,3 +413,31 @@ def test_half_precision(world: World) -> None:
         whole, half = (world.evaluate(name, *SETTINGS, *flags) for flags in ((), ("--fp16",)))
         assert lm.perplexity(half) == pytest.approx(lm.perplexity(whole), rel=0.02)
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_model_of_the_hub(world: World) -> None:
+    """In a notebook, with the defaults of language models."""
+    path, lines = world.models["plain"], [line for line in world.text.lines["test"] if line]
+    hub = TransformerLanguageModel.from_pretrained(str(path.parent), path.name, str(world.text.data))
+
+    def loss() -> float:
+        scores = torch.cat([hypothesis["positional_scores"] for hypothesis in hub.score(lines)])
+        return -float(scores.mean())
+
+    alone = loss()
+    losses = {}
+    for wrapper in (KNNWrapper(world.stores["plain"]), RetomatonWrapper(world.stores["plain"], min_knns=4)):
+        wrapper.break_into(hub)
+        losses[type(wrapper)] = loss()
+        figures = wrapper.statistics
+        wrapper.break_out()
+        assert figures["knn_lambda"] == LAMBDA
+        assert figures["knn_k"] == min(1024, opened(world.stores["plain"]).entries)
+    assert losses[KNNWrapper] < alone
+    assert losses[RetomatonWrapper] < alone
+    assert 0 < figures["knn_foss"] < 1
+    assert loss() == alone
+    with pytest.raises(DatastoreError, match="built by a language model, but"):
+        KNNWrapper(world.stores["plain"]).break_into(
+            TransformerModel.from_pretrained(str(toy.TOY), "base.pt", str(toy.DOMAIN))
+        )
