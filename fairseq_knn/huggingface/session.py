@@ -11,8 +11,9 @@ from fairseq_knn.clustering import Clusters
 from fairseq_knn.combiners import Combiner, TrainedCombiner, VanillaCombiner
 from fairseq_knn.combiners.loading import load_combiner
 from fairseq_knn.datastore import LANGUAGE_MODEL, TRANSLATION, Datastore
+from fairseq_knn.datastore.model_facts import ModelFacts
 from fairseq_knn.errors import CombinerError, ConfigurationError
-from fairseq_knn.huggingface.fitting import ModelFacts, check, facts, key_of
+from fairseq_knn.huggingface.fitting import check, facts, key_of
 from fairseq_knn.huggingface.knn_model import KnnModel
 from fairseq_knn.huggingface.layers import output_layer
 from fairseq_knn.huggingface.sources import Pointing, Searching

@@ -12,7 +12,7 @@ import torch
 from fairseq.models.transformer import TransformerModel
 from fairseq.models.transformer_lm import TransformerLanguageModel
 
-from fairseq_knn import KNNWrapper, RetomatonWrapper
+from fairseq_knn import KNNSaver, KNNWrapper, RetomatonWrapper
 from fairseq_knn.datastore import Datastore, ShardedDatastore
 from fairseq_knn.datastore.layout import ARRAYS
 from fairseq_knn.errors import DatastoreError, UserError
@@ -441,3 +441,22 @@ def test_model_of_the_hub(world: World) -> None:
         KNNWrapper(world.stores["plain"]).break_into(
             TransformerModel.from_pretrained(str(toy.TOY), "base.pt", str(toy.DOMAIN))
         )
+
+
+def test_saver_in_a_model_of_the_hub(world: World, tmp_path: Path) -> None:
+    path, lines = world.models["plain"], [line for line in world.text.lines["train"] if line]
+    hub = TransformerLanguageModel.from_pretrained(str(path.parent), path.name, str(world.text.data)).eval()
+    saver = KNNSaver(tmp_path / "store", sequences=len(lines))
+    saver.break_into(hub)
+    with torch.no_grad():
+        for line in lines[saver.stored :]:
+            hub.score(line)
+    saver.break_out()
+    store = opened(tmp_path / "store")
+    assert store.plan.kind == "language_model"
+    # The hub does not score the end of a sentence.
+    assert store.values.tolist() == [int(token) for line in lines for token in hub.encode(line)[:-1]]
+    assert store.log_probs is not None
+    alone = -float(np.mean(store.log_probs[:]))
+    KNNWrapper(tmp_path / "store", k=16).break_into(hub)
+    assert -float(torch.cat([hub.score(line)["positional_scores"] for line in lines]).mean()) < alone
