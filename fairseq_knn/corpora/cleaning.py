@@ -1,4 +1,4 @@
-"""From what packages hold to sentence pairs worth learning from.
+"""From what packages hold to sentence pairs worth learning from, and what counts as the same sentence.
 
 Rules for every corpus; what only one source needs is in its module in :mod:`.sources`.
 """

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fairseq_knn.corpora.cleaning import comparison_key
-from fairseq_knn.corpora.pair import LANGUAGES
+from fairseq_knn.corpora.document import is_heading
 from fairseq_knn.corpora.writer import load_manifest
 from fairseq_knn.storage.atomic import explain_os_errors
 
@@ -11,12 +11,12 @@ from fairseq_knn.storage.atomic import explain_os_errors
 def overlap(tested: Path, learned: Path) -> set[str]:
     """Find the test sentences of one corpus in the training text of another one, or of its own.
 
-    Sentences are compared as when corpora are split: case, punctuation, spacing and placeholders make no
-    difference.
+    Sentences (of documents: lines, but for headings) are compared as when corpora are split: case, punctuation,
+    spacing and placeholders make no difference.
 
     Args:
-        tested: directory of the corpus whose test set is looked at, both languages.
-        learned: directory of the corpus whose training text is searched, each language in its own.
+        tested: directory of the corpus whose test set is looked at.
+        learned: directory of the corpus whose training text is searched, each language both have in its own.
 
     Returns:
         The test sentences that occur there; none, if all is well.
@@ -24,10 +24,9 @@ def overlap(tested: Path, learned: Path) -> set[str]:
     Raises:
         UserError: one of the directories holds no finished corpus.
     """
-    for directory in (tested, learned):
-        load_manifest(directory)
+    languages = [load_manifest(directory)["languages"] for directory in (tested, learned)]
     shared: set[str] = set()
-    for language in LANGUAGES:
+    for language in set(languages[0]).intersection(languages[1]):
         known = set(map(comparison_key, _lines(learned / f"train.{language}")))
         shared.update(line for line in _lines(tested / f"test.{language}") if comparison_key(line) in known)
     return shared
@@ -35,4 +34,5 @@ def overlap(tested: Path, learned: Path) -> set[str]:
 
 def _lines(path: Path) -> list[str]:
     with explain_os_errors(path):
-        return path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not is_heading(line)]

@@ -1,10 +1,9 @@
-"""One aligned sentence pair, and the names of what a corpus consists of."""
+"""One aligned sentence pair."""
 
 from dataclasses import dataclass
 
 SOURCE, TARGET = "de", "en"
 LANGUAGES = (SOURCE, TARGET)
-SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True, slots=True)

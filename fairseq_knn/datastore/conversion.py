@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fairseq_knn.datastore.knnbox import KnnboxDatastore
+from fairseq_knn.datastore.bare import MAKE_IT_AGAIN, BareDatastore
 from fairseq_knn.datastore.manifest import Manifest, Plan
 from fairseq_knn.datastore.writer import DatastoreWriter
+from fairseq_knn.errors import DatastoreError
 
 _BLOCK_BYTES = 64 << 20  # of keys read at a time
 
@@ -32,8 +33,27 @@ def sentence_lengths(values: np.ndarray, eos: int) -> np.ndarray:
     return np.diff(ends, prepend=0)
 
 
+def filled_entries(source: BareDatastore) -> int:
+    """How many entries there are before those at the end whose token and key are 0: room that was made and not used.
+
+    Raises:
+        DatastoreError: there are none.
+    """
+    filled = source.values[::-1] != 0
+    first = source.entries - int(filled.argmax()) if filled.any() else 0  # from here on the tokens are 0
+    rows = _block_rows(source)
+    for end in range(source.entries, first, -rows):
+        start = max(first, end - rows)
+        there = np.flatnonzero(source.keys(start, end).any(axis=1))
+        if len(there):
+            return start + int(there[-1]) + 1
+    if not first:
+        raise DatastoreError(f"all entries of {source.path} are 0, so nothing was ever stored: {MAKE_IT_AGAIN}")
+    return first
+
+
 def key_errors(
-    source: KnnboxDatastore, lengths: np.ndarray, sentences: Sequence[tuple[np.ndarray, np.ndarray]]
+    source: BareDatastore, lengths: np.ndarray, sentences: Sequence[tuple[np.ndarray, np.ndarray]]
 ) -> np.ndarray:
     """How far the keys of a few sentences are from what a model computes for them.
 
@@ -64,11 +84,12 @@ def key_errors(
 
 
 def convert(
-    source: KnnboxDatastore,
+    source: BareDatastore,
     path: Path,
     plan: Plan,
     lengths: np.ndarray,
     *,
+    documents: np.ndarray | None = None,
     overwrite: bool = False,
     advance: Callable[[int], object] = lambda _: None,
 ) -> Manifest:
@@ -78,7 +99,8 @@ def convert(
         source: where they are.
         path: directory of the new datastore.
         plan: what it will say of itself.
-        lengths: number of entries of each of its sentences (:func:`sentence_lengths`).
+        lengths: number of entries of each of its sentences (:func:`sentence_lengths`) or blocks.
+        documents: of a language model's, number of the document of every entry, integers (N,), ascending.
         overwrite: replace a finished datastore.
         advance: called with the number of entries done.
 
@@ -87,7 +109,7 @@ def convert(
     """
     writer = DatastoreWriter(path, plan, overwrite=overwrite)
     ends = np.cumsum(lengths)
-    rows = max(1, _BLOCK_BYTES // (source.dimension * np.dtype(source.key_dtype).itemsize))
+    rows = _block_rows(source)
     pending = writer.pending()
     advance(sum(int(lengths[slice(*plan.sentence_range(shard))].sum()) for shard in writer.own if shard not in pending))
     for shard in pending:
@@ -98,10 +120,15 @@ def convert(
             stop = min(last, max(first + 1, int(np.searchsorted(ends, start + rows, side="right"))))
             end = int(ends[stop - 1])
             keys, values = source.keys(start, end), source.values[start:end]
-            part.add(range(first, stop), lengths[first:stop].tolist(), keys, values)
+            of_documents = None if documents is None else documents[start:end]
+            part.add(range(first, stop), lengths[first:stop].tolist(), keys, values, documents=of_documents)
             advance(end - start)
             first = stop
         part.commit()
     manifest = writer.finish()
     assert manifest is not None  # this is the only process
     return manifest
+
+
+def _block_rows(source: BareDatastore) -> int:
+    return max(1, _BLOCK_BYTES // (source.dimension * np.dtype(source.key_dtype).itemsize))

@@ -5,17 +5,13 @@ knn-box's directory holds ``keys.npy`` and ``vals.npy``, which are no .npy files
 shape has to be told (``fairseq-knn convert``). Keys are the decoder's output in both.
 """
 
-import hashlib
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fairseq_knn.datastore.datastore import Datastore
+from fairseq_knn.datastore.bare import MAKE_IT_AGAIN, BareArray, BareDatastore, fitting_sizes
 from fairseq_knn.datastore.layout import manifest_path
 from fairseq_knn.errors import DatastoreError, UserError
 from fairseq_knn.storage.atomic import read_json
@@ -23,61 +19,14 @@ from fairseq_knn.storage.atomic import read_json
 # As knn-box writes numpy's and torch's names of types.
 _FLOATS = {"float16": np.float16, "float32": np.float32, "float": np.float32}
 _INDEX = "keys.faiss_index"
-_KEYS_IN_DIGEST = 1024
-MAKE_IT_AGAIN = "restore it from where it was made, or build a datastore with --knn-mode build_datastore"
 
 
-@dataclass(frozen=True)
-class BareArray:
-    """A file of numbers without a header."""
-
-    path: Path
-    shape: tuple[int, ...]
-    dtype: type
-
-    @property
-    def bytes(self) -> int:
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
-
-    def check(self) -> None:
-        """
-        Raises:
-            DatastoreError: the file is missing or has another size.
-        """
-        if not self.path.exists():
-            raise DatastoreError(f"{self.path} is missing: {MAKE_IT_AGAIN}")
-        if (size := self.path.stat().st_size) != self.bytes:
-            raise DatastoreError(
-                f"{self.path} has {size:,} bytes, but {self.shape} numbers of type {np.dtype(self.dtype)} take "
-                f"{self.bytes:,}: {MAKE_IT_AGAIN}"
-            )
-
-    def map(self) -> np.ndarray:
-        return np.memmap(self.path, self.dtype, "r", shape=self.shape)
-
-
-class KnnboxDatastore(Datastore):
+class KnnboxDatastore(BareDatastore):
     """A datastore that knn-box or adaptive-knn-mt wrote.
 
-    It says neither which model nor which dictionary it was built with, so that cannot be checked, and it has no
-    checksums. Entries of one sentence follow each other; sentences are in the order they were batched.
-
-    Args:
-        path: its directory.
-        keys: float16 or float32 (N, d).
-        values: int64 (N,) or (N, 1).
-
-    Raises:
-        DatastoreError: a file is missing or has another size.
+    Entries of one sentence follow each other; sentences are in the order they were batched. The values are int64 (N,)
+    or (N, 1).
     """
-
-    def __init__(self, path: Path, keys: BareArray, values: BareArray) -> None:
-        keys.check()
-        values.check()
-        if not keys.shape[0]:
-            raise DatastoreError(f"{path} has no entries: {MAKE_IT_AGAIN}")
-        super().__init__(path, [keys.shape[0]], keys.shape[1], keys.dtype)
-        self._keys, self._values = keys, values
 
     @staticmethod
     def recognises(path: Path) -> bool:
@@ -120,84 +69,41 @@ class KnnboxDatastore(Datastore):
         return keys, values
 
     @classmethod
-    def undescribed(cls, path: Path, dimension: int, key_dtype: str) -> "KnnboxDatastore":
+    def undescribed(
+        cls, path: Path, *, dimension: int, entries: int | None = None, key_dtype: str | None = None
+    ) -> "KnnboxDatastore":
         """Open a datastore of adaptive-knn-mt.
 
         Args:
             path: its directory.
             dimension: of its keys, d.
-            key_dtype: ``float16`` (written with --dstore-fp16) or ``float32``.
+            entries: N, and
+            key_dtype: ``float16`` (written with --dstore-fp16) or ``float32``: the sizes of the files tell both.
 
         Raises:
-            DatastoreError: a file is missing, or its size is no multiple of what an entry takes.
+            DatastoreError: a file is missing, or its size is not that of such entries.
         """
-        values = path / "vals.npy"
-        if not values.exists():
-            raise DatastoreError(f"{values} is missing: name the directory that holds keys.npy and vals.npy")
-        entries = values.stat().st_size // 8
-        keys = path / "keys.npy"
-        size = keys.stat().st_size if keys.exists() else 0
-        if entries and size and size != entries * dimension * np.dtype(_FLOATS[key_dtype]).itemsize:
-            fitting = " or ".join(
-                f"--dimension {size // (entries * np.dtype(kind).itemsize)} --key-dtype {name}"
-                for name, kind in _FLOATS.items()
-                if name != "float" and size % (entries * np.dtype(kind).itemsize) == 0
-            )
-            raise DatastoreError(
-                f"{keys} has {size:,} bytes for {entries:,} entries, not those of {key_dtype} keys of dimension "
-                f"{dimension}: {f'pass {fitting}' if fitting else MAKE_IT_AGAIN}"
-            )
+        keys, values = path / "keys.npy", path / "vals.npy"
+        for file in (keys, values):
+            if not file.exists():
+                raise DatastoreError(f"{file} is missing: name the directory that holds keys.npy and vals.npy")
+        sizes = fitting_sizes(
+            keys, values, value_dtypes=(np.int64,), entries=entries, dimension=dimension, key_dtype=key_dtype
+        )
         return cls(
             path,
-            BareArray(path / "keys.npy", (entries, dimension), _FLOATS[key_dtype]),
-            BareArray(values, (entries,), np.int64),
+            BareArray(keys, (sizes.entries, sizes.dimension), sizes.key_dtype),
+            BareArray(values, (sizes.entries,), sizes.value_dtype),
         )
-
-    @property
-    def plan(self) -> None:
-        return None
 
     @property
     def key(self) -> str:
         return "decoder_output"
 
     @property
-    def has_keys(self) -> bool:
-        return True
-
-    @property
-    def array_bytes(self) -> dict[str, int]:
-        return {"keys": self._keys.bytes, "values": self._values.bytes}
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 over shapes, types, values and some of the keys; all of them are too many to be read for it."""
-        digest = hashlib.sha256(f"{self._keys.shape} {np.dtype(self._keys.dtype)}".encode())
-        some = np.unique(np.linspace(0, self.entries - 1, _KEYS_IN_DIGEST).astype(np.int64))
-        for array in (self.values, self.gather_keys(some)):
-            digest.update(np.ascontiguousarray(array).data.cast("B"))
-        return digest.hexdigest()
-
-    @cached_property
-    def values(self) -> np.ndarray:
-        values = self._values.map().reshape(-1)
-        if values.size and not 0 <= values.min() <= values.max() < 2**31:
-            raise DatastoreError(
-                f"{self._values.path} holds numbers from {values.min()} to {values.max()}, which are no tokens: "
-                f"{MAKE_IT_AGAIN}"
-            )
-        return values.astype(np.int32)
-
-    @property
     def foreign_index(self) -> Path | None:
         path = self.path / _INDEX
         return path if path.exists() else None
-
-    def verify_keys(self, shard: int) -> None:
-        del shard  # there are no checksums to compare with
-
-    def _open_keys(self, shard: int) -> np.ndarray:
-        return self._keys.map()
 
 
 def _described(path: Path, config: Any, name: str, dimensions: int) -> BareArray:

@@ -13,7 +13,8 @@ from fairseq_knn.models.knn_decoder import knn_decoder, restore, take_fingerprin
 from fairseq_knn.retrieval import Retriever
 from fairseq_knn.tasks.knn_combiner import make_combiner
 from fairseq_knn.tasks.knn_config import KnnConfig, LanguageModelKnnConfig, check_config
-from fairseq_knn.tasks.knn_session import KnnSession, check_kind_of
+from fairseq_knn.tasks.knn_retrieval import check_kind_of
+from fairseq_knn.tasks.knn_session import KnnSession
 from fairseq_knn.wrapper_settings import OF_RETOMATON, WrapperSettings
 
 

@@ -109,7 +109,8 @@ class Automaton:
         self.statistics.searched += int(search.sum())
         pointers = self._extend(pointers)
         if not search.any():
-            return self._measured(query, pointers)
+            # One that is missing, where there is none at all: combiners take the nearest of at least one.
+            return self._measured(query, pointers if pointers.size(1) else pointers.new_full((len(query), 1), -1))
         found = self._retriever.retrieve(query, search)
         if not self._reference and pointers.size(1):
             both = without_repetitions(torch.cat([found.ids, pointers], dim=1))

@@ -26,7 +26,8 @@ from fairseq_knn.tasks.cached_retrieval import CachedRetrieval
 from fairseq_knn.tasks.datastore_build import split_digest
 from fairseq_knn.tasks.knn_combiner import fresh_combiner
 from fairseq_knn.tasks.knn_config import RECORDED
-from fairseq_knn.tasks.knn_session import KnnSession, number_of_neighbours, open_retriever
+from fairseq_knn.tasks.knn_retrieval import number_of_neighbours, open_retriever
+from fairseq_knn.tasks.knn_session import KnnSession
 from fairseq_knn.tasks.patience import patience, restore_patience
 
 logger = logging.getLogger("fairseq_knn")

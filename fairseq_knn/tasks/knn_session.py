@@ -8,20 +8,18 @@ from typing import Any
 
 from torch import nn
 
-from fairseq_knn.clustering import Clusters
 from fairseq_knn.combiners import Combiner, TrainedCombiner
-from fairseq_knn.datastore import LANGUAGE_MODEL, TRANSLATION, Datastore
+from fairseq_knn.datastore import Datastore
 from fairseq_knn.errors import CombinerError, ConfigurationError, DatastoreError
 from fairseq_knn.models.augmentation import Augmentation
 from fairseq_knn.models.knn_decoder import augment, knn_decoder
-from fairseq_knn.retrieval import Automaton, Members, Retriever, continuations
+from fairseq_knn.retrieval import Retriever
 from fairseq_knn.storage.digest import short, vocabulary_digest
 from fairseq_knn.tasks.knn_combiner import check_kind, make_combiner
 from fairseq_knn.tasks.knn_config import KnnConfig, complete
+from fairseq_knn.tasks.knn_retrieval import check_kind_of, open_automaton, open_retriever
 
 logger = logging.getLogger("fairseq_knn")
-
-_MODELS = {TRANSLATION: "translation model", LANGUAGE_MODEL: "language model"}
 
 
 @dataclass(frozen=True)
@@ -301,100 +299,6 @@ class KnnSession:
             positions = sum(a.positions for a in augmentations)
             figures["knn_skipped"] = round(sum(a.skipped for a in augmentations) / positions, 4) if positions else 0.0
         return figures
-
-
-def open_retriever(
-    stores: Sequence[Datastore], config: KnnConfig, combiner: Combiner, *, training: bool = False
-) -> Retriever:
-    """What searches *stores* for a combiner, with complete settings.
-
-    Args:
-        stores: of one model.
-        config: the settings.
-        combiner: what the neighbours are for.
-        training: whether the combiner is trained.
-
-    Raises:
-        ConfigurationError, DatastoreError, SearchIndexError: see :class:`~fairseq_knn.retrieval.Retriever`.
-    """
-    lacking = None
-    if combiner.needs_key_log_probs:
-        lacking = next((store for store in stores if store.log_probs is None), None)
-    if lacking is not None and lacking.key != "decoder_output":
-        raise ConfigurationError(
-            f"a {combiner.kind} combiner needs the model's probability of every entry, which {lacking.path} does not "
-            f"hold and which cannot be made of its keys, for they are {lacking.key}: build it again (with "
-            "--knn-overwrite), or use a datastore of decoder_output"
-        )
-    retriever = Retriever(
-        stores,
-        k=number_of_neighbours(config, combiner, stores),
-        with_keys=combiner.needs_keys or lacking is not None or (training and combiner.needs_keys_to_train),
-        with_key_log_probs=combiner.needs_key_log_probs,
-        backend=str(config.knn_backend),
-        device=str(config.knn_device),
-        nprobe=config.knn_nprobe,
-        load=str(config.knn_load),
-        recompute=config.knn_recompute_distances,
-    )
-    for store in stores:
-        logger.info(f"using {store.path}: {store.entries:,} entries of dimension {store.dimension}")
-    return retriever
-
-
-def open_automaton(
-    stores: Sequence[Datastore], config: KnnConfig, combiner: Combiner, retriever: Retriever
-) -> Automaton:
-    """What follows pointers, with complete settings.
-
-    Args:
-        stores: of one model.
-        config: the settings.
-        combiner: what the neighbours are for.
-        retriever: of the same datastores.
-
-    Raises:
-        ConfigurationError: the combiner was trained for a number of neighbours that were searched for.
-        DatastoreError: a datastore has no positions or no such clusters.
-    """
-    if isinstance(combiner, TrainedCombiner):
-        raise ConfigurationError(
-            f"--knn-retomaton finds another number of neighbours at every step, but the {combiner.kind} combiner was "
-            "trained with as many as were searched for: leave out one of them"
-        )
-    device = retriever.device
-    members = None
-    if config.knn_clusters is not None:
-        members = Members([Clusters.load(store, config.knn_clusters) for store in stores], device)
-    most = config.knn_max_knns or (max(config.usual_k, retriever.k) if config.kind == LANGUAGE_MODEL else retriever.k)
-    return Automaton(
-        retriever,
-        continuations(stores, device),
-        members,
-        min_knns=int(config.knn_min_knns or 1),
-        max_knns=int(most),
-        reference=config.knn_reference_counting,
-    )
-
-
-def check_kind_of(store: Datastore, config: KnnConfig) -> None:
-    """
-    Raises:
-        DatastoreError: a translation model built the datastore, and a language model is to use it, or the other way.
-    """
-    kind = TRANSLATION if store.plan is None else store.plan.kind
-    if kind != config.kind:
-        raise DatastoreError(
-            f"{store.path} was built by a {_MODELS[kind]}, but this task runs a {_MODELS[config.kind]}: use a "
-            "datastore that was built with this task, or the task it was built with"
-        )
-
-
-def number_of_neighbours(config: KnnConfig, combiner: Combiner, stores: Sequence[Datastore]) -> int:
-    """How many to retrieve: as many as the combiner can take alone, as given, as it was trained with, or the usual
-    number, of which there may be fewer entries."""
-    asked = combiner.max_k or config.knn_k or config.knn_max_k or combiner.usual_k
-    return int(asked or min(config.usual_k, sum(store.entries for store in stores)))
 
 
 def _path(config: KnnConfig) -> str:

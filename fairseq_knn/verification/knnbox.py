@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fairseq_knn.datastore.knnbox import MAKE_IT_AGAIN, KnnboxDatastore
+from fairseq_knn.datastore.bare import MAKE_IT_AGAIN
+from fairseq_knn.datastore.knnbox import KnnboxDatastore
 from fairseq_knn.errors import DatastoreError
 from fairseq_knn.verification.content import KeyContent, Symbols, ValueContent
 from fairseq_knn.verification.findings import Advance, Check, Finding, Vocabulary, block_rows

@@ -1,26 +1,8 @@
 # shellcheck shell=bash
 # What the scripts of this folder share; they source it and have set $here, this folder.
 
-# One sentence, status 1. (Under sbatch the script itself has another name.)
-die() {
-    echo "${SLURM_JOB_NAME:-${0##*/}}: $*" >&2
-    exit 1
-}
-
-# Settings a script cannot do without.
-need() {
-    local name
-    for name; do
-        [[ -n ${!name:-} ]] || die "$name is empty: fill it in in $SETTINGS"
-    done
-}
-
-SETTINGS=${SETTINGS:-$here/settings.sh}
-[[ -f $SETTINGS ]] || die "there is no settings file $SETTINGS"
-SETTINGS=$(realpath "$SETTINGS") # a bare name would be looked for in PATH, too
-# shellcheck source-path=SCRIPTDIR source=settings.sh
-source "$SETTINGS"
-need WORK
+# shellcheck disable=SC2154 source-path=SCRIPTDIR source=../shared.sh
+source "$here/../shared.sh"
 # shellcheck disable=SC2034  # for the scripts
 STORE=$WORK/datastore TUNED=$WORK/tuned.txt TRAINED=$WORK/training/$COMBINER CONFIGS=${CONFIGS:-$here/../../configs/knn_mt}
 # What translations and scores are called: those of all combiners stand side by side.
@@ -31,18 +13,6 @@ adaptive | kernel_smoothed | robust) SYSTEM=$COMBINER SCORES=$WORK/scores.$COMBI
 *) die "COMBINER is '$COMBINER', but must be vanilla, adaptive, kernel_smoothed or robust: correct it in $SETTINGS" ;;
 esac
 
-USER_DIR=$(fairseq-knn path) || die "fairseq-knn does not run: activate the environment fairseq_knn is installed in"
-
-# torch sees all cores of a node, also those of other jobs. A datastore's bytes depend on the number of threads.
-[[ -z ${SLURM_CPUS_PER_TASK:-} ]] || export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK
-
-# This process's share: of an array, whatever number its tasks begin with; without an array, everything.
-task=0 tasks=1
-if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then
-    tasks=$SLURM_ARRAY_TASK_COUNT
-    task=$(((SLURM_ARRAY_TASK_ID - ${SLURM_ARRAY_TASK_MIN:-0}) / ${SLURM_ARRAY_TASK_STEP:-1}))
-    ((task < tasks)) || die "the numbers of the array tasks have gaps: submit the whole array, what is done is skipped"
-fi
 # fairseq-generate takes these as plain data sharding, for building and for decoding; no process group is made.
 # shellcheck disable=SC2034
 SHARE=(--distributed-world-size "$tasks" --distributed-rank "$task")
@@ -50,30 +20,3 @@ TASK=("$DATA" --source-lang "$SOURCE" --target-lang "$TARGET" --user-dir "$USER_
     --no-progress-bar)
 # shellcheck disable=SC2034
 MODEL=("${TASK[@]}" --path "$BASE")
-
-# Runs a command that goes on where it was when it is started again. Scripts that use it ask Slurm for USR1 two
-# minutes before the time limit (or preemption); then the job puts itself back into the queue.
-resumable() {
-    if [[ -z ${SLURM_JOB_ID:-} ]]; then
-        "$@"
-        return
-    fi
-    "$@" & # in the background: bash would hold the signal back until the command ends
-    local child=$!
-    # shellcheck disable=SC2064  # the number of today's child
-    trap "requeue $child" USR1
-    wait "$child"
-}
-
-requeue() {
-    # The number of the job alone would mean the whole array for that task of it which has the array's own number.
-    local job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
-    job=${job:-$SLURM_JOB_ID}
-    kill "$1" || true
-    wait "$1" || true # nothing may be writing when the job starts again
-    ((${SLURM_RESTART_COUNT:-0} < MAX_RESTARTS)) ||
-        die "restarted ${SLURM_RESTART_COUNT:-0} times and not done: raise the time limit, or MAX_RESTARTS in $SETTINGS"
-    echo "time is nearly up: job $job goes back into the queue"
-    scontrol requeue "$job"
-    exit 0
-}

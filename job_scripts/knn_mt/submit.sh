@@ -18,29 +18,6 @@ need BASE DATA REFERENCE # now rather than hours later
 mkdir -p "$WORK/logs"
 export JOB_SCRIPTS=$here SETTINGS DOMAIN COMBINER
 
-previous=''
-step() {
-    local script=$1
-    shift
-    if ! command -v sbatch >/dev/null; then
-        echo "--- $script"
-        bash "$here/$script"
-        return
-    fi
-    # Without kill-on-invalid-dep, what waits for a job that failed would wait for ever.
-    previous=$(sbatch --parsable --export=ALL --output="$WORK/logs/%x-%j.log" \
-        ${previous:+--dependency="afterok:$previous" --kill-on-invalid-dep=yes} \
-        "${EVERY_JOB[@]}" "$@" "$here/$script")
-    previous=${previous%%;*} # sites with several clusters append their name
-    echo "$script: job $previous"
-}
-
-array() {
-    local tasks=$1
-    shift
-    step "$@" --array="0-$((tasks - 1))" --output="$WORK/logs/%x-%A_%a.log"
-}
-
 [[ -z $TEXT ]] || step 1_binarise.sh
 array "$BUILD_TASKS" 2_build.sh "${MODEL_JOBS[@]}"
 step 3_index.sh "${INDEX_JOB[@]}"

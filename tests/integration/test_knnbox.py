@@ -163,7 +163,7 @@ def test_what_another_model_or_corpus_built_is_not_converted(
         assert not (tmp_path / "new").exists()
     assert convert(KNNBOX, tmp_path / "new", "--knn-allow-mismatch", model=other_model) == 0
     assert convert(toy.TOY, tmp_path / "other") == 1
-    assert "is no datastore of knn-box or adaptive-knn-mt" in capsys.readouterr().err
+    assert "has neither keys.npy and vals.npy, as knn-box and adaptive-knn-mt" in capsys.readouterr().err
 
 
 def test_our_index_in_its_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

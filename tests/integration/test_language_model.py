@@ -294,19 +294,29 @@ def test_tune_finds_a_setting_that_scores_as_promised(world: World, tmp_path: Pa
 # --- generation -----------------------------------------------------------------------------------
 
 
-def continue_text(world: World, name: str, *arguments: object) -> cli.Run:
+def continue_text(world: World, data: Path, name: str, *arguments: object) -> cli.Run:
     return cli.generate(
-        *(world.text.data, "--task", "language_modeling_knn", "--path", world.models[name], "--gen-subset", "test"),
-        *("--tokens-per-sample", 20, "--prefix-size", 3, "--max-len-b", 12),
+        *(data, "--task", "language_modeling_knn", "--path", world.models[name], "--gen-subset", "test"),
+        *("--sample-break-mode", "eos", "--tokens-per-sample", 32, "--prefix-size", 3, "--max-len-b", 12),
         *("--knn-datastore-path", world.stores[name], *SETTINGS, *arguments),
     )
 
 
 @pytest.mark.parametrize("name", lm.MODELS)
-def test_continuing_text(world: World, name: str) -> None:
-    plain = continue_text(world, name, "--knn-lambda", 0)
-    for flags in ((), ("--knn-retomaton",), ("--sampling", "--seed", 3)):
-        run = continue_text(world, name, *flags)
+def test_continuing_text(world: World, tmp_path: Path, name: str) -> None:
+    # Stock breaks off where a line is shorter than the prefix.
+    lines = [line for line in world.text.lines["test"] if len(line.split()) > 4][:9]
+    (tmp_path / "test").write_text("".join(f"{line}\n" for line in lines))
+    made = cli.call(
+        "fairseq-preprocess",
+        *("--only-source", "--testpref", tmp_path / "test", "--srcdict", world.text.data / "dict.txt"),
+        *("--destdir", tmp_path / "bin", "--workers", 1),
+    )
+    assert made.status == 0
+    plain = continue_text(world, tmp_path / "bin", name, "--knn-lambda", 0)
+    assert len(plain.hypotheses()) == len(lines)
+    for flags in ((), ("--knn-retomaton",), ("--sampling", "--beam", 1, "--seed", 3)):
+        run = continue_text(world, tmp_path / "bin", name, *flags)
         assert run.status == 0, run.log[-2000:]
         assert run.hypotheses().keys() == plain.hypotheses().keys()
         assert run.texts("H") != plain.texts("H")

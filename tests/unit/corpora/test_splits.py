@@ -4,8 +4,12 @@ import random
 
 import pytest
 
-from fairseq_knn.corpora.pair import SPLITS, Pair
-from fairseq_knn.corpora.splits import HELD_OUT, HELD_OUT_SIZE, MIN_HELD_OUT_TOKENS, by_sentence, check_disjoint, split
+from fairseq_knn.corpora.form import SPLITS
+from fairseq_knn.corpora.pair import Pair
+from fairseq_knn.corpora.parallel import HELD_OUT_SIZE, MIN_HELD_OUT_TOKENS, Parallel, by_sentence
+from fairseq_knn.corpora.splits import HELD_OUT
+
+split, check_disjoint = Parallel().split, Parallel().check_disjoint
 
 
 def letter(pair: Pair) -> str:

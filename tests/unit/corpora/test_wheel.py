@@ -1,6 +1,8 @@
 """Downloading: pip as it is run, its failures, checksums, the cache. pip itself is a stand-in."""
 
+import dataclasses
 import hashlib
+import itertools
 import json
 from pathlib import Path
 
@@ -51,9 +53,26 @@ def test_downloads_the_pinned_wheel_only(cache: Path, pip: Path) -> None:
     (arguments,) = json.loads((pip / "calls.json").read_text())
     assert {"download", "--no-deps", "--ignore-requires-python", "tiny==1.0"} <= set(arguments)
     assert "install" not in arguments
+    assert "--platform" not in arguments
     assert not any("://" in argument for argument in arguments)  # the index is the user's own
     assert "downloading tiny==1.0" in lines[0]
     assert [entry.name for entry in cache.iterdir()] == [WHEEL.filename]
+
+
+def test_a_wheel_of_one_python_is_downloaded_under_any(cache: Path, pip: Path) -> None:
+    filename = "tiny-1.0-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl"
+    (pip / "index" / WHEEL.filename).rename(pip / "index" / filename)
+    assert fetch(dataclasses.replace(WHEEL, filename=filename), silent) == cache / filename
+    (arguments,) = json.loads((pip / "calls.json").read_text())
+    given = list(itertools.pairwise(arguments))
+    for option in (
+        ("--python-version", "311"),
+        ("--implementation", "cp"),
+        ("--abi", "cp311"),
+        ("--platform", "manylinux_2_17_x86_64"),
+        ("--platform", "manylinux2014_x86_64"),
+    ):
+        assert option in given
 
 
 def test_second_time_from_the_cache(cache: Path, pip: Path) -> None:

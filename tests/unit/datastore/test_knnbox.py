@@ -168,12 +168,18 @@ def test_adaptive_knn_mt_has_no_description(tmp_path: Path, entries: tuple[np.nd
         DatastoreError, match=r"neither a manifest nor knn-box's config\.json: .*convert .* --dimension D"
     ):
         Datastore.load(tmp_path)
-    store = KnnboxDatastore.undescribed(tmp_path, 6, "float16")
-    np.testing.assert_array_equal(store.keys(0, 20), keys)
-    with pytest.raises(DatastoreError, match=r"has 240 bytes for 20 entries, not those of float32 keys of dimension 6"):
-        KnnboxDatastore.undescribed(tmp_path, 6, "float32")
-    with pytest.raises(DatastoreError, match="dimension 7: pass --dimension 6 --key-dtype float16 or --dimension 3"):
-        KnnboxDatastore.undescribed(tmp_path, 7, "float16")
+    for known in ({}, {"key_dtype": "float16"}, {"entries": 20}):
+        store = KnnboxDatastore.undescribed(tmp_path, dimension=6, **known)
+        np.testing.assert_array_equal(store.keys(0, 20), keys)
+    with pytest.raises(
+        DatastoreError, match=r"keys\.npy \(240 bytes\) and .* do not fit to dimension 6, keys of float32"
+    ):
+        KnnboxDatastore.undescribed(tmp_path, dimension=6, key_dtype="float32")
+    with pytest.raises(DatastoreError, match="dimension 7: pass `--entries 20 --dimension 6 --key-dtype float16` or "):
+        KnnboxDatastore.undescribed(tmp_path, dimension=7)
+    (tmp_path / "keys.npy").unlink()
+    with pytest.raises(DatastoreError, match=r"keys\.npy is missing"):
+        KnnboxDatastore.undescribed(tmp_path, dimension=6)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,72 @@
+"""What a corpus consists of, and all that depends on it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+SPLITS = ("train", "valid", "test")
+
+Unit = TypeVar("Unit")
+Parts = dict[str, list[Unit]]
+
+
+@dataclass(frozen=True)
+class SplitRule(Generic[Unit]):
+    """What stays together when a corpus is divided.
+
+    Attributes:
+        name: value of ``--split``.
+        description: one sentence for help texts and for corpus.json.
+        group: name of the group a unit belongs to; a group is never divided.
+    """
+
+    name: str
+    description: str
+    group: Callable[[Unit], str]
+
+
+class Form(ABC, Generic[Unit]):
+    """Pairs of sentences, documents: how units of one kind are cleaned, divided and written.
+
+    Attributes:
+        languages: a corpus has a file of each for each of :data:`SPLITS`.
+        noun: what its units are called, in the plural.
+    """
+
+    languages: tuple[str, ...]
+    noun: str
+
+    @abstractmethod
+    def clean(self, units: Iterable[Unit]) -> list[Unit]:
+        """Tidy units as they are read from a package and leave out those that are not worth learning from."""
+
+    @abstractmethod
+    def split(self, units: Sequence[Unit], group: Callable[[Unit], str]) -> Parts[Unit]:
+        """Divide clean units into train, valid and test.
+
+        Nothing of a held-out set occurs in train, nothing of test in valid.
+
+        Args:
+            units: clean ones; their order is kept inside each set.
+            group: of a unit, see :class:`SplitRule`.
+
+        Returns:
+            The units of each name in :data:`SPLITS`.
+        """
+
+    @abstractmethod
+    def check_disjoint(self, parts: Mapping[str, Sequence[Unit]]) -> None:
+        """Make sure that :meth:`split` has kept its promise.
+
+        Raises:
+            RuntimeError: it has not; figures on such a split would be worthless.
+        """
+
+    @abstractmethod
+    def lines(self, units: Sequence[Unit], language: str) -> list[str]:
+        """The lines of a file."""
+
+    @abstractmethod
+    def sizes(self, units: Sequence[Unit]) -> dict[str, int]:
+        """How much there is of what, for corpus.json and for the reader."""

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# All steps: submitted to Slurm, each waiting for the one before it; or, where there is no sbatch, run here and now.
+#
+#   ./submit.sh
+#   DATASET=law ./submit.sh
+#   SETTINGS=my_settings.sh ./submit.sh
+#
+# Again after a failure: what is done is skipped. The last job leaves the table in $WORK/$SPLIT.txt.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source-path=SCRIPTDIR source=common.sh
+source "$here/common.sh"
+need BASE DATA BREAK LAMBDA # now rather than hours later
+
+mkdir -p "$WORK/logs"
+export JOB_SCRIPTS=$here SETTINGS DATASET
+
+[[ -z $TEXT ]] || step 1_binarise.sh
+array "$BUILD_TASKS" 2_build.sh "${MODEL_JOBS[@]}"
+step 3_index.sh "${INDEX_JOB[@]}"
+[[ -z $CLUSTERS ]] || step 4_cluster.sh "${INDEX_JOB[@]}"
+array "$EVALUATE_TASKS" 5_evaluate.sh "${MODEL_JOBS[@]}"
+step 6_table.sh
