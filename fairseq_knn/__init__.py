@@ -13,7 +13,7 @@ from fairseq_knn.version import __version__
 _API = {
     "AdaptiveCombiner": "fairseq_knn.combiners",
     "Datastore": "fairseq_knn.datastore",
-    "KNNSaver": "fairseq_knn.huggingface.saver",
+    "KNNSaver": "fairseq_knn.saver",
     "KNNWrapper": "fairseq_knn.wrapper",
     "KernelSmoothedCombiner": "fairseq_knn.combiners",
     "RetomatonWrapper": "fairseq_knn.wrapper",

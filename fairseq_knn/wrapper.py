@@ -99,7 +99,7 @@ class KNNWrapper:
             self._session = HuggingFaceKnn(model, self._datastores, self._settings)
         else:
             # fairseq takes seconds to load, and a model of transformers needs none of it.
-            from fairseq_knn.hub import HubKnn
+            from fairseq_knn.hub.knn import HubKnn
 
             self._session = HubKnn(model, self._datastores, self._settings)
         return model

@@ -84,10 +84,13 @@ class ShardedArray:
     def _chosen(self, ids: np.ndarray) -> np.ndarray:
         rows = ids.reshape(-1)
         result: np.ndarray = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        shards = np.searchsorted(self.starts, rows, side="right") - 1
-        for shard in np.unique(shards):
-            chosen = np.flatnonzero(shards == shard)
-            # Increasing rows: one pass over the file instead of jumps.
-            chosen = chosen[np.argsort(rows[chosen], kind="stable")]
-            result[chosen] = self.shard(int(shard))[rows[chosen] - self.starts[shard]]
+        # Increasing rows: one pass over the files instead of jumps.
+        order = np.argsort(rows, kind="stable")
+        ordered = rows[order]
+        bounds = np.searchsorted(ordered, self.starts)
+        for shard in np.flatnonzero(np.diff(bounds)):
+            part = slice(bounds[shard], bounds[shard + 1])
+            # As a plain array, of which numpy takes rows without looking after the mapping each time.
+            stored = self.shard(int(shard)).view(np.ndarray)
+            result[order[part]] = stored[ordered[part] - self.starts[shard]]
         return result.reshape(*ids.shape, *self.shape[1:])

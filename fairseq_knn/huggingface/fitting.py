@@ -1,35 +1,13 @@
 """Whether a model and a datastore belong together."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from fairseq_knn.datastore import LANGUAGE_MODEL, TRANSLATION, Datastore
+from fairseq_knn.datastore.model_facts import ModelFacts
 from fairseq_knn.errors import ConfigurationError, DatastoreError
 from fairseq_knn.huggingface.layers import output_layer
 from fairseq_knn.storage.digest import numbers_digest, parameters_digest, short
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """What tells one model from another.
-
-    Args:
-        fingerprint: of its parameters.
-        name: of its class.
-        kind: ``language_model``, or ``translation`` if it has an encoder.
-        vocabulary_size: number of ids it predicts.
-    """
-
-    fingerprint: str
-    name: str
-    kind: str
-    vocabulary_size: int
-
-    @property
-    def vocabulary(self) -> str:
-        """Fingerprint of the ids."""
-        return numbers_digest(self.vocabulary_size)
 
 
 def is_huggingface(model: Any) -> bool:
@@ -45,12 +23,6 @@ def facts(model: Any) -> ModelFacts:
     Raises:
         ConfigurationError: the model is none of transformers, or predicts no tokens.
     """
-    if any(base.__module__.partition(".")[0] == "fairseq" for base in type(model).__mro__):
-        raise ConfigurationError(
-            f"{type(model).__name__} is a model of fairseq, whose own programs fill its datastores: run "
-            "fairseq-generate with --score-reference, or for a language model fairseq-eval-lm, with --knn-mode "
-            "build_datastore"
-        )
     if not is_huggingface(model):
         raise ConfigurationError(
             f"{type(model).__name__} is no model of transformers (a PreTrainedModel): pass what "
@@ -58,11 +30,13 @@ def facts(model: Any) -> ModelFacts:
             "'fairseq-knn[transformers]')"
         )
     weight: Any = output_layer(model).weight
+    size = len(weight)
     return ModelFacts(
         fingerprint=parameters_digest(model.named_parameters()),
         name=type(model).__name__,
         kind=TRANSLATION if model.config.is_encoder_decoder else LANGUAGE_MODEL,
-        vocabulary_size=len(weight),
+        vocabulary=numbers_digest(size),
+        vocabulary_size=size,
     )
 
 

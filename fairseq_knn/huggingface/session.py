@@ -5,18 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from fairseq_knn.clustering import Clusters
 from fairseq_knn.combiners import Combiner, TrainedCombiner, VanillaCombiner
 from fairseq_knn.combiners.loading import load_combiner
 from fairseq_knn.datastore import LANGUAGE_MODEL, TRANSLATION, Datastore
+from fairseq_knn.datastore.model_facts import ModelFacts
 from fairseq_knn.errors import CombinerError, ConfigurationError
-from fairseq_knn.huggingface.fitting import ModelFacts, check, facts, key_of
+from fairseq_knn.huggingface.fitting import check, facts, key_of
 from fairseq_knn.huggingface.knn_model import KnnModel
 from fairseq_knn.huggingface.layers import output_layer
 from fairseq_knn.huggingface.sources import Pointing, Searching
-from fairseq_knn.retrieval import Automaton, Members, Retriever, continuations
+from fairseq_knn.retrieval import Automaton, Retriever, open_automaton
 from fairseq_knn.wrapper_settings import WrapperSettings
 
 logger = logging.getLogger("fairseq_knn")
@@ -32,7 +30,6 @@ class Defaults:
 
 
 DEFAULTS = {TRANSLATION: Defaults(8, 0.7, 10.0), LANGUAGE_MODEL: Defaults(1024, 0.25, 1.0)}
-_MAX_KNNS = 1024  # of a language model; of others, k
 
 
 class HuggingFaceKnn:
@@ -65,7 +62,14 @@ class HuggingFaceKnn:
         source: Searching | Pointing = Searching(self._retriever)
         if settings.retomaton and not settings.no_pointer:
             weight: Any = output_layer(model).weight  # of a model on several devices, where the queries are
-            self._automaton = _automaton(self._retriever, settings, model_facts, weight.device)
+            self._automaton = open_automaton(
+                self._retriever,
+                clusters=settings.clusters,
+                min_knns=settings.min_knns,
+                max_knns=settings.max_knns,
+                reference=settings.reference_counting,
+                device=weight.device,
+            )
             source = Pointing(self._automaton)
         self._knn_model = KnnModel(model, key, self._combiner, source, settings.skip_threshold)
         self._counts_skipped = settings.skip_threshold is not None
@@ -157,19 +161,3 @@ def _retriever(
     for store in datastores:
         logger.info(f"using {store.path}: {store.entries:,} entries of dimension {store.dimension}")
     return retriever
-
-
-def _automaton(retriever: Retriever, settings: WrapperSettings, model: ModelFacts, device: torch.device) -> Automaton:
-    stores = retriever.datastores
-    members = None
-    if settings.clusters is not None:
-        members = Members([Clusters.load(store, settings.clusters) for store in stores], device)
-    default = max(_MAX_KNNS, retriever.k) if model.kind == LANGUAGE_MODEL else retriever.k
-    return Automaton(
-        retriever,
-        continuations(stores, device),
-        members,
-        min_knns=settings.min_knns,
-        max_knns=settings.max_knns or default,
-        reference=settings.reference_counting,
-    )

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Protocol
 
-import numpy as np
 import torch
 
 from fairseq_knn.datastore import Datastore
@@ -69,9 +68,7 @@ class StreamedKeys:
             yield start, torch.from_numpy(block).float()
 
     def gather(self, ids: torch.Tensor) -> torch.Tensor:
-        unique, inverse = np.unique(ids.cpu().numpy(), return_inverse=True)
-        keys = torch.from_numpy(self._datastore.gather_keys(unique))
-        return keys[torch.from_numpy(inverse).view(ids.shape)]
+        return torch.from_numpy(self._datastore.gather_keys(ids.cpu().numpy()))
 
 
 def open_keys(datastore: Datastore, device: torch.device, *, resident: bool) -> StoredKeys:

@@ -9,11 +9,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from fairseq_knn.datastore import Datastore
+from fairseq_knn.clustering import Clusters
+from fairseq_knn.datastore import LANGUAGE_MODEL, Datastore
 from fairseq_knn.errors import DatastoreError
 from fairseq_knn.retrieval.members import Members
 from fairseq_knn.retrieval.neighbours import Neighbours
 from fairseq_knn.retrieval.retriever import Retriever
+
+_MAX_KNNS = 1024  # the paper's, of language models
 
 
 class AutomatonStatistics:
@@ -161,6 +164,36 @@ def _packed(ids: Tensor, most: int) -> Tensor:
     # What is not kept goes to a place of its own.
     packed.scatter_(1, places.masked_fill(~there, width), ids.masked_fill(~there, -1))
     return packed[:, :width]
+
+
+def open_automaton(
+    retriever: Retriever,
+    *,
+    clusters: str | None = None,
+    min_knns: int = 1,
+    max_knns: int | None = None,
+    reference: bool = False,
+    device: torch.device | None = None,
+) -> Automaton:
+    """An automaton over the datastores that a retriever searches.
+
+    Args:
+        retriever: of datastores of one kind.
+        clusters: name of the clusters whose entries share their pointers.
+        min_knns, max_knns, reference: see :class:`Automaton`; by default the entries that are pointed to are at most k,
+            for a language model's datastores 1024 or k, whichever is more.
+        device: where pointers and clusters are kept; by default where the datastores are searched.
+
+    Raises:
+        DatastoreError: a datastore has no positions, or no such clusters.
+    """
+    stores, place = retriever.datastores, device or retriever.device
+    continues = continuations(stores, place)
+    members = None if clusters is None else Members([Clusters.load(store, clusters) for store in stores], place)
+    plan = stores[0].plan
+    least = _MAX_KNNS if plan is not None and plan.kind == LANGUAGE_MODEL else 0
+    most = max_knns or max(least, retriever.k)
+    return Automaton(retriever, continues, members, min_knns=min_knns, max_knns=most, reference=reference)
 
 
 def continuations(stores: Sequence[Datastore], device: torch.device) -> Tensor:

@@ -1,23 +1,12 @@
 """Which entries share a cluster, looked up for many queries at once."""
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-
-class Clustered(Protocol):
-    """Clusters of one datastore."""
-
-    @property
-    def cluster(self) -> np.ndarray:
-        """Of every entry, integers (N,)."""
-
-    @property
-    def count(self) -> int:
-        """How many clusters there are."""
+from fairseq_knn.clustering import Clusters
 
 
 class Members:
@@ -28,7 +17,7 @@ class Members:
         device: where they are kept.
     """
 
-    def __init__(self, clusters: Sequence[Clustered], device: torch.device) -> None:
+    def __init__(self, clusters: Sequence[Clusters], device: torch.device) -> None:
         counts = np.cumsum([0, *(each.count for each in clusters)])
         cluster = np.concatenate([each.cluster + offset for each, offset in zip(clusters, counts, strict=False)])
         sizes = np.bincount(cluster, minlength=int(counts[-1]))

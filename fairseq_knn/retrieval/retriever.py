@@ -182,7 +182,7 @@ class Retriever:
         for start in range(0, len(rows), block):
             part = rows[start : start + block], columns[start : start + block]
             differences = self._vectors(ids[part]).to(query.device, torch.float32).sub_(query[part[0]].float())
-            distances[part] = differences.square_().sum(dim=-1)
+            distances[part] = torch.linalg.vector_norm(differences, dim=-1).square_()
         return distances
 
     def values_of(self, ids: Tensor) -> Tensor:

@@ -3,11 +3,10 @@
 import logging
 from collections.abc import Sequence
 
-from fairseq_knn.clustering import Clusters
 from fairseq_knn.combiners import Combiner, TrainedCombiner
 from fairseq_knn.datastore import LANGUAGE_MODEL, TRANSLATION, Datastore
 from fairseq_knn.errors import ConfigurationError, DatastoreError
-from fairseq_knn.retrieval import Automaton, Members, Retriever, continuations
+from fairseq_knn.retrieval import Automaton, Retriever, open_automaton
 from fairseq_knn.tasks.knn_config import KnnConfig
 
 logger = logging.getLogger("fairseq_knn")
@@ -54,16 +53,13 @@ def open_retriever(
     return retriever
 
 
-def open_automaton(
-    stores: Sequence[Datastore], config: KnnConfig, combiner: Combiner, retriever: Retriever
-) -> Automaton:
+def open_pointers(config: KnnConfig, combiner: Combiner, retriever: Retriever) -> Automaton:
     """What follows pointers, with complete settings.
 
     Args:
-        stores: of one model.
         config: the settings.
         combiner: what the neighbours are for.
-        retriever: of the same datastores.
+        retriever: of the datastores.
 
     Raises:
         ConfigurationError: the combiner was trained for a number of neighbours that were searched for.
@@ -74,17 +70,11 @@ def open_automaton(
             f"--knn-retomaton finds another number of neighbours at every step, but the {combiner.kind} combiner was "
             "trained with as many as were searched for: leave out one of them"
         )
-    device = retriever.device
-    members = None
-    if config.knn_clusters is not None:
-        members = Members([Clusters.load(store, config.knn_clusters) for store in stores], device)
-    most = config.knn_max_knns or (max(config.usual_k, retriever.k) if config.kind == LANGUAGE_MODEL else retriever.k)
-    return Automaton(
+    return open_automaton(
         retriever,
-        continuations(stores, device),
-        members,
+        clusters=config.knn_clusters,
         min_knns=int(config.knn_min_knns or 1),
-        max_knns=int(most),
+        max_knns=config.knn_max_knns,
         reference=config.knn_reference_counting,
     )
 

@@ -17,7 +17,7 @@ from fairseq_knn.retrieval import Retriever
 from fairseq_knn.storage.digest import short, vocabulary_digest
 from fairseq_knn.tasks.knn_combiner import check_kind, make_combiner
 from fairseq_knn.tasks.knn_config import KnnConfig, complete
-from fairseq_knn.tasks.knn_retrieval import check_kind_of, open_automaton, open_retriever
+from fairseq_knn.tasks.knn_retrieval import check_kind_of, open_pointers, open_retriever
 
 logger = logging.getLogger("fairseq_knn")
 
@@ -172,7 +172,7 @@ class KnnSession:
             logger.info("the neighbours have weight 0: translating with the model alone")
             return None
         retriever = open_retriever(stores, config, combiner)
-        automaton = open_automaton(stores, config, combiner, retriever) if config.knn_retomaton else None
+        automaton = open_pointers(config, combiner, retriever) if config.knn_retomaton else None
         project = knn_decoder(member.model).knn_project
         return Augmentation(combiner, retriever, config.knn_skip_threshold, project, automaton)
 

@@ -9,7 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from fairseq.models.transformer import TransformerModel
+from fairseq.models.transformer_lm import TransformerLanguageModel
 
+from fairseq_knn import KNNSaver, KNNWrapper, RetomatonWrapper
 from fairseq_knn.datastore import Datastore, ShardedDatastore
 from fairseq_knn.datastore.layout import ARRAYS
 from fairseq_knn.errors import DatastoreError, UserError
@@ -420,3 +423,50 @@ def test_half_precision(world: World) -> None:
         whole, half = (world.evaluate(name, *SETTINGS, *flags) for flags in ((), ("--fp16",)))
         assert lm.perplexity(half) == pytest.approx(lm.perplexity(whole), rel=0.02)
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_model_of_the_hub(world: World) -> None:
+    """In a notebook, with the defaults of language models."""
+    path, lines = world.models["plain"], [line for line in world.text.lines["test"] if line]
+    hub = TransformerLanguageModel.from_pretrained(str(path.parent), path.name, str(world.text.data))
+
+    def loss() -> float:
+        scores = torch.cat([hypothesis["positional_scores"] for hypothesis in hub.score(lines)])
+        return -float(scores.mean())
+
+    alone = loss()
+    losses = {}
+    for wrapper in (KNNWrapper(world.stores["plain"]), RetomatonWrapper(world.stores["plain"], min_knns=4)):
+        wrapper.break_into(hub)
+        losses[type(wrapper)] = loss()
+        figures = wrapper.statistics
+        wrapper.break_out()
+        assert figures["knn_lambda"] == LAMBDA
+        assert figures["knn_k"] == min(1024, opened(world.stores["plain"]).entries)
+    assert losses[KNNWrapper] < alone
+    assert losses[RetomatonWrapper] < alone
+    assert 0 < figures["knn_foss"] < 1
+    assert loss() == alone
+    with pytest.raises(DatastoreError, match="built by a language model, but"):
+        KNNWrapper(world.stores["plain"]).break_into(
+            TransformerModel.from_pretrained(str(toy.TOY), "base.pt", str(toy.DOMAIN))
+        )
+
+
+def test_saver_in_a_model_of_the_hub(world: World, tmp_path: Path) -> None:
+    path, lines = world.models["plain"], [line for line in world.text.lines["train"] if line]
+    hub = TransformerLanguageModel.from_pretrained(str(path.parent), path.name, str(world.text.data)).eval()
+    saver = KNNSaver(tmp_path / "store", sequences=len(lines))
+    saver.break_into(hub)
+    with torch.no_grad():
+        for line in lines[saver.stored :]:
+            hub.score(line)
+    saver.break_out()
+    store = opened(tmp_path / "store")
+    assert store.plan.kind == "language_model"
+    # The hub does not score the end of a sentence.
+    assert store.values.tolist() == [int(token) for line in lines for token in hub.encode(line)[:-1]]
+    assert store.log_probs is not None
+    alone = -float(np.mean(store.log_probs[:]))
+    KNNWrapper(tmp_path / "store", k=16).break_into(hub)
+    assert -float(torch.cat([hub.score(line)["positional_scores"] for line in lines]).mean()) < alone

@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sacrebleu
+import torch
 from fairseq.models.transformer import TransformerModel
 
 from fairseq_knn import Datastore, KNNSaver, KNNWrapper, RetomatonWrapper
@@ -53,7 +55,7 @@ def test_broken_into_and_out_again(hub: Any, plain: list[str]) -> None:
     assert wrapper.statistics["knn_queries"] == wrapper.retrievers[0].statistics.queries
     with pytest.raises(ConfigurationError, match="in a model already"):
         wrapper.break_into(hub)
-    with pytest.raises(ConfigurationError, match="the model consults datastores already"):
+    with pytest.raises(ConfigurationError, match="the model consults or fills a datastore already"):
         KNNWrapper(KNNBOX).break_into(hub)
     assert isinstance(decoder, KnnDecoder)
     wrapper.break_out()
@@ -130,6 +132,35 @@ def test_retomaton(hub: Any, datastore: Any, plain: list[str]) -> None:
     assert translate(hub) == plain
 
 
-def test_its_datastores_are_filled_by_stock_programs(hub: Any, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"is a model of fairseq, .* fairseq-generate with --score-reference"):
-        KNNSaver(tmp_path / "store", sequences=1).break_into(hub.models[0])
+def test_saver(hub: Any, small_datastore: Path, tmp_path: Path) -> None:
+    """What is scored in a program of one's own is stored as fairseq-generate stores it."""
+    model = hub.models[0]
+    hub.task.load_dataset("valid")
+    dataset = hub.task.dataset("valid")
+    saver = KNNSaver(tmp_path / "store", sequences=len(dataset), key="decoder_output", split="valid")
+    saver.break_into(hub)
+    with pytest.raises(ConfigurationError, match=r"made of what should follow, .* score sentences"):
+        hub.translate(SOURCES[:1])
+    with pytest.raises(ConfigurationError, match="consults or fills a datastore already"):
+        KNNWrapper(KNNBOX).break_into(hub)
+    with torch.no_grad():
+        for start in range(saver.stored, len(dataset), 7):
+            rows = range(start, min(start + 7, len(dataset)))
+            sample = dataset.collater([dataset[row] for row in rows])
+            # The collater sorts by length.
+            order = sample["id"].argsort()
+            inputs = {name: tensor[order] for name, tensor in sample["net_input"].items()}
+            output = model(**inputs)
+            model.get_normalized_probs(output, log_probs=True, sample={"target": sample["target"][order]})
+    saver.break_out()
+    assert not isinstance(model.decoder, KnnDecoder)
+    stored, expected = Datastore.load(tmp_path / "store"), Datastore.load(small_datastore)
+    assert stored.plan is not None
+    assert expected.plan is not None
+    assert (stored.plan.model, stored.plan.vocabulary) == (expected.plan.model, expected.plan.vocabulary)
+    np.testing.assert_array_equal(stored.values, expected.values)
+    np.testing.assert_allclose(stored.keys(0, stored.entries), expected.keys(0, expected.entries), atol=0.02)
+    assert stored.log_probs is not None
+    assert expected.log_probs is not None
+    np.testing.assert_allclose(stored.log_probs[:], expected.log_probs[:], atol=1e-4)
+    np.testing.assert_array_equal(stored.continues, expected.continues)

@@ -28,7 +28,7 @@ LAYERS = (
     ("models", "criterions", "tasks"),
     ("wrapper_settings",),
     ("hub", "huggingface"),
-    ("wrapper",),
+    ("wrapper", "saver"),
     ("hooks",),
     ("plugin",),
     ("activation",),
@@ -44,7 +44,7 @@ FAIRSEQ_FREE = {
     *("", "version", "errors", "compat", "activation"),
     *("storage", "datastore", "index", "clustering", "verification"),
     *("retrieval", "combiners", "sampling", "imitation"),
-    *("wrapper_settings", "huggingface", "wrapper"),
+    *("wrapper_settings", "huggingface", "wrapper", "saver"),
     "corpora",
 }
 FAIRSEQ_INSIDE_FUNCTIONS = {"compat"}

@@ -109,7 +109,7 @@ def test_mistakes(gpt2: Any, texts: Path, tmp_path: Path) -> None:
     saver = KNNSaver(tmp_path / "store", sequences=3)
     with pytest.raises(ConfigurationError, match="in no model"):
         _ = saver.stored
-    with pytest.raises(ConfigurationError, match=r"Linear is no model of transformers.*'fairseq-knn\[transformers\]'"):
+    with pytest.raises(ConfigurationError, match=r"Linear is neither .*'fairseq-knn\[transformers\]'"):
         saver.break_into(torch.nn.Linear(2, 2))
     saver.break_into(gpt2)
     try:

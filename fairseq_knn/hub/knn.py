@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from fairseq.models import FairseqLanguageModel
 from torch import nn
 
-from fairseq_knn.datastore import Datastore
-from fairseq_knn.errors import ConfigurationError, DatastoreError
-from fairseq_knn.models.knn_decoder import KnnDecoder, knn_decoder, restore, take_fingerprint
+from fairseq_knn.datastore import LANGUAGE_MODEL, Datastore
+from fairseq_knn.errors import DatastoreError
+from fairseq_knn.hub.models import kind_of, models_of, require_untouched
+from fairseq_knn.models.knn_decoder import knn_decoder, restore, take_fingerprint
 from fairseq_knn.retrieval import Retriever
 from fairseq_knn.tasks.knn_combiner import make_combiner
 from fairseq_knn.tasks.knn_config import KnnConfig, LanguageModelKnnConfig, check_config
@@ -35,13 +35,9 @@ class HubKnn:
     """
 
     def __init__(self, model: Any, datastores: Sequence[Datastore], settings: WrapperSettings) -> None:
-        models = list(model.models) if isinstance(getattr(model, "models", None), nn.ModuleList) else [model]
-        if any(isinstance(getattr(each, "decoder", None), KnnDecoder) for each in models):
-            raise ConfigurationError(
-                "the model consults datastores already: break_out() of the wrapper that is in it first (one wrapper "
-                "takes several datastores)"
-            )
-        config = _config(settings, LanguageModelKnnConfig if _is_language_model(models[0]) else KnnConfig)
+        models = models_of(model)
+        require_untouched(models)
+        config = _config(settings, LanguageModelKnnConfig if kind_of(models[0]) == LANGUAGE_MODEL else KnnConfig)
         for store in datastores:
             check_kind_of(store, config)
         self._session = KnnSession(config, datastores)
@@ -81,10 +77,6 @@ class HubKnn:
     def retrievers(self) -> list[Retriever]:
         """What searches, one for each model; none if lambda is 0."""
         return self._session.retrievers
-
-
-def _is_language_model(model: nn.Module) -> bool:
-    return isinstance(model, FairseqLanguageModel)
 
 
 def _config(settings: WrapperSettings, kind: type[KnnConfig]) -> KnnConfig:

@@ -1,0 +1,1 @@
+"""Datastores for models of fairseq that are loaded already, such as its hub returns."""
