@@ -71,7 +71,7 @@ class Walk:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table."""
+    """One line of the table; times of searches are for one query."""
 
     system: str
     text: str
@@ -335,6 +335,7 @@ def row(output: str, system: str, text: str, store: Store | None = None, walk: W
     assert perplexity is not None
     assert speed is not None
     told = figures(output)
+    queries = told.get("knn_queries")
     return Row(
         system=system,
         text=text,
@@ -342,7 +343,8 @@ def row(output: str, system: str, text: str, store: Store | None = None, walk: W
         tokens=int(speed[1].replace(",", "")),
         tokens_per_s=float(speed[2]),
         saved=told.get("knn_foss") if walk else None,
-        search_ms=told.get("knn_search_ms"),
+        # Told for one search, which is of all queries of a batch, or of a step of RetoMaton.
+        search_ms=round(told["knn_search_ms"] * told["knn_searches"] / queries, 3) if queries else None,
         model=store.model if store else None,
         k=store.k if store else None,
         knn_lambda=store.knn_lambda if store else None,
@@ -374,7 +376,7 @@ def best_saving(sweep: list[Row]) -> int:
 def markdown(content: dict[str, Any]) -> str:
     """The table, and what its columns mean."""
     lines = [
-        "| text | system | perplexity | searches saved | tokens/s | search, ms | k, lambda, T | min-knns |",
+        "| text | system | perplexity | searches saved | tokens/s | a search, ms | k, lambda, T | min-knns |",
         "|---|---|---:|---:|---:|---:|---|---:|",
     ]
     for one in content["rows"]:
