@@ -1,6 +1,6 @@
 """RetoMaton over text, batched and token by token, as a line of JSON.
 
-python -m benchmarks.retomaton STORE QUERIES [--sequences 64] [--tokens 32] [--k 1024] [--max-knns 1024]
+python -m benchmarks.retomaton STORE QUERIES [--clusters NAME] [--sequences 64] [--tokens 32] [--k 1024]
 
 STORE has an index and is consulted for the tokens of QUERIES, a datastore of text that STORE does not hold. *batched*
 is what this package does. *one by one* is the algorithm of the authors' two programs: one query at a time, a vector for
@@ -19,12 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fairseq_knn.clustering import Clusters
 from fairseq_knn.combiners import VanillaCombiner, mix_target, target_mass
 from fairseq_knn.datastore import Datastore, ShardedDatastore
 from fairseq_knn.datastore.layout import index_path
 from fairseq_knn.index.faiss_files import read_index
 from fairseq_knn.index.record import IndexRecord
-from fairseq_knn.retrieval import Automaton, Retriever, continuations
+from fairseq_knn.retrieval import Automaton, Retriever, open_automaton
+from fairseq_knn.retrieval.automaton import AutomatonStatistics
 
 _WEIGHT, _TEMPERATURE = 0.25, 1.0
 _CLOSE, _MOST = 1e-2, 0.98  # nats, and the share of the tokens that must be so close
@@ -36,10 +38,13 @@ class OneByOne:
     Args:
         store: with an index.
         vocabulary: size of the distribution.
+        clusters: whose entries share their pointers, or ``None``.
         k, min_knns, max_knns: as there.
     """
 
-    def __init__(self, store: Datastore, vocabulary: int, k: int, min_knns: int, max_knns: int) -> None:
+    def __init__(
+        self, store: Datastore, vocabulary: int, clusters: Clusters | None, k: int, min_knns: int, max_knns: int
+    ) -> None:
         self._index = read_index(index_path(store.path), mapped=True)
         record = IndexRecord.load(store)
         lists = faiss.try_extract_index_ivf(self._index)
@@ -53,14 +58,25 @@ class OneByOne:
         self._entries, self._vocabulary = store.entries, vocabulary
         self._k, self._min, self._max = k, min_knns, max_knns
         self._vector = np.vectorize(lambda entry: self._index.reconstruct(int(entry)), otypes=[object])
+        self._clusters = clusters
         self.searched = 0
+
+    def _extended(self, pointers: Tensor) -> Tensor:
+        if self._clusters is None or not 0 < len(pointers) < self._max:
+            return pointers[: self._max]
+        hit = self._clusters.cluster[pointers.numpy()]
+        numbers, first, counts = np.unique(hit, return_index=True, return_counts=True)
+        ordered = numbers[np.lexsort((first, -counts))]
+        offsets = self._clusters.offsets
+        members = np.concatenate([self._clusters.members[offsets[c] : offsets[c + 1]] for c in ordered])
+        return torch.cat([pointers, torch.from_numpy(members).long()])[: self._max]
 
     def sequence(self, queries: Tensor, tokens: Tensor, log_probs: Tensor) -> Tensor:
         """Log-probabilities of the tokens (T,) of one sequence, from its queries (T, d) and the model's own (T,)."""
         current = torch.empty(0, dtype=torch.int64)
         result = []
         for query, token, own in zip(queries, tokens, log_probs, strict=True):
-            pointers = (current + 1)[: self._max]
+            pointers = self._extended(current + 1)
             entries, distances = pointers, torch.empty(0)
             if len(pointers):
                 vectors = torch.from_numpy(np.stack(self._vector(pointers.numpy())))
@@ -79,15 +95,9 @@ class OneByOne:
         return torch.stack(result)
 
 
-def batched(store: Datastore, queries: Tensor, tokens: Tensor, log_probs: Tensor, k: int, min_knns: int, most: int):
-    """The same of many sequences (B, T) at once; also how often was searched."""
-    walking = Automaton(
-        Retriever(store, k, backend="faiss", device="cpu"),
-        continuations([store], torch.device("cpu")),
-        min_knns=min_knns,
-        max_knns=most,
-        reference=True,
-    )
+def batched(walking: Automaton, queries: Tensor, tokens: Tensor, log_probs: Tensor) -> tuple[Tensor, float, float]:
+    """The same of many sequences (B, T) at once; also the seconds, and the fraction of saved searches."""
+    walking.statistics = AutomatonStatistics()
     combiner = VanillaCombiner(_WEIGHT, _TEMPERATURE)
     started = time.perf_counter()
     result = []
@@ -97,7 +107,7 @@ def batched(store: Datastore, queries: Tensor, tokens: Tensor, log_probs: Tensor
         mass = target_mass(neighbours.found & (neighbours.values == tokens[:, step : step + 1]), mixture)
         result.append(mix_target(log_probs[:, step], mass, mixture.weight[:, 0]))
     seconds = time.perf_counter() - started
-    return torch.stack(result, dim=1), seconds, walking.statistics.searched
+    return torch.stack(result, dim=1), seconds, walking.statistics.saved
 
 
 def sequences(store: ShardedDatastore, number: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -116,11 +126,19 @@ def sequences(store: ShardedDatastore, number: int, length: int) -> tuple[Tensor
 
 def measure(store: Datastore, asked: ShardedDatastore, args: argparse.Namespace) -> dict[str, Any]:
     queries, tokens, log_probs = sequences(asked, args.sequences, args.tokens)
-    settings = args.k, args.min_knns, args.max_knns
-    batched(store, queries[:2], tokens[:2], log_probs[:2], *settings)  # reads what is mapped
-    mine, seconds, searched = batched(store, queries, tokens, log_probs, *settings)
+    walking = open_automaton(
+        Retriever(store, args.k, backend="faiss", device="cpu"),
+        clusters=args.clusters,
+        min_knns=args.min_knns,
+        max_knns=args.max_knns,
+        reference=True,
+    )
+    batched(walking, queries, tokens, log_probs)  # reads what is mapped
+    mine, seconds, saved = batched(walking, queries, tokens, log_probs)
     few = min(len(tokens), args.reference_sequences)
-    reference = OneByOne(store, asked.plan.vocabulary_size, *settings)
+    clusters = None if args.clusters is None else Clusters.load(store, args.clusters)
+    reference = OneByOne(store, asked.plan.vocabulary_size, clusters, args.k, args.min_knns, args.max_knns)
+    reference.sequence(queries[0], tokens[0], log_probs[0])
     started = time.perf_counter()
     theirs = torch.stack([reference.sequence(queries[i], tokens[i], log_probs[i]) for i in range(few)])
     their_seconds = time.perf_counter() - started
@@ -135,7 +153,8 @@ def measure(store: Datastore, asked: ShardedDatastore, args: argparse.Namespace)
         "k": args.k,
         "min_knns": args.min_knns,
         "max_knns": args.max_knns,
-        "saved": round(1 - searched / tokens.numel(), 3),
+        "clusters": None if clusters is None else clusters.count,
+        "saved": round(saved, 3),
         "batched_tokens_per_s": round(rates[0]),
         "one_by_one_tokens_per_s": round(rates[1]),
         "ratio": round(rates[0] / rates[1], 1),
@@ -150,6 +169,7 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=64, help="side by side (default: %(default)s)")
     parser.add_argument("--reference-sequences", type=int, default=8, help="one after the other (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=32, help="of each (default: %(default)s)")
+    parser.add_argument("--clusters", metavar="NAME")
     parser.add_argument("--k", type=int, default=1024)
     parser.add_argument("--min-knns", type=int, default=1)
     parser.add_argument("--max-knns", type=int, default=1024)
