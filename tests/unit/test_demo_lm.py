@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 OUTPUT = """\
-INFO:fairseq_knn:9 of 9 blocks of 'test' processed | {"knn_search_ms": 5, "knn_searches": 2, "knn_queries": 8, "knn_foss": 0.5}
+INFO:x:9 of 9 blocks processed | {"knn_search_ms": 5, "knn_searches": 2, "knn_queries": 8, "knn_foss": 0.5}
 INFO:fairseq_cli.eval_lm:Evaluated 29,303 tokens in 27.7s (1057.08 tokens/s)
 INFO:fairseq_cli.eval_lm:Loss (base 2): 7.2945, Perplexity: 156.99
 """
