@@ -163,7 +163,7 @@ class KnnSession:
             return None
         if not self._augmentations:
             # Programs without a generator (fairseq-validate) come here first.
-            self.prepare(knn_decoder(model).dictionary.symbols)
+            self.prepare(vocabulary_of(knn_decoder(model).dictionary))
         return self._augmentations[id(model)]
 
     def _open(self, stores: Sequence[Datastore], member: _Member) -> Augmentation | None:
@@ -301,10 +301,15 @@ class KnnSession:
         return figures
 
 
+def vocabulary_of(dictionary: Any) -> list[str]:
+    """Symbols in the order of their ids; a dictionary may be a part of another one."""
+    return [dictionary[number] for number in range(len(dictionary))]
+
+
 def _path(config: KnnConfig) -> str:
     if not config.knn_datastore_path:
         raise ConfigurationError(
-            "--knn-datastore-path is missing: name the directory of the datastore (or use --task translation for the "
-            "model without one)"
+            "--knn-datastore-path is missing: name the directory of the datastore (or use the stock task, without "
+            "_knn, for the model without one)"
         )
     return str(config.knn_datastore_path)

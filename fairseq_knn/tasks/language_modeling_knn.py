@@ -10,13 +10,15 @@ import numpy as np
 from fairseq.tasks import register_task
 from fairseq.tasks.language_modeling import LanguageModelingConfig, LanguageModelingTask
 from omegaconf import II
+from torch import Tensor
 
 from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.models.knn_decoder import knn_decoder
 from fairseq_knn.tasks.context_window import ContextWindow
 from fairseq_knn.tasks.documents import BlockDocuments
 from fairseq_knn.tasks.knn_config import LanguageModelKnnConfig
-from fairseq_knn.tasks.knn_task import KnnTask, vocabulary
+from fairseq_knn.tasks.knn_session import vocabulary_of
+from fairseq_knn.tasks.knn_task import KnnTask
 
 _SHARD_TOKENS = 262_144
 _SHARD_LINES = 8192
@@ -80,7 +82,7 @@ class LanguageModelingKnnTask(KnnTask, LanguageModelingTask):
         if self._build is not None:
             self._build.open()
         elif self.knn.serving:
-            self.knn.prepare(vocabulary(self.target_dictionary))
+            self.knn.prepare(vocabulary_of(self.target_dictionary))
         return iterator.next_epoch_itr(shuffle=False)
 
     def _check_scoring(self) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from fairseq_knn import KNNWrapper
 from fairseq_knn.datastore import Datastore, ShardedDatastore
 from fairseq_knn.datastore.layout import ARRAYS
 from fairseq_knn.errors import DatastoreError, UserError
@@ -357,6 +358,29 @@ def test_pointers_follow_the_beams_of_a_translation(tmp_path: Path, datastore: P
         assert len(close) > 0.97 * toy.TEST_SENTENCES
 
 
+def test_a_model_that_predicts_a_part_of_the_dictionary(world: World, tmp_path: Path) -> None:
+    from fairseq.models.transformer_lm import TransformerLanguageModel
+
+    part = ("--output-dictionary-size", 24)
+    model = lm.train(tmp_path / "model", world.home, "part", *part)
+    store = tmp_path / "store"
+    assert lm.build(world.text, model, store, *part).status == 0
+    assert opened(store).plan.vocabulary_size == 24
+    use = (*part, "--knn-datastore-path", store)
+    theirs = lm.evaluate(world.text, model, *part, task="language_modeling")
+    assert lm.perplexity(lm.evaluate(world.text, model, *use, "--knn-lambda", 0)) == lm.perplexity(theirs)
+    assert lm.perplexity(lm.evaluate(world.text, model, *use, *SETTINGS)) < 0.8 * lm.perplexity(theirs)
+    hub = TransformerLanguageModel.from_pretrained(str(model.parent), model.name, str(world.text.data))
+    prompt = " ".join(hub.task.source_dictionary[number] for number in (8, 9))
+    alone = hub.sample(prompt, beam=2, max_len_b=6)
+    wrapper = KNNWrapper(store, k=K)
+    wrapper.break_into(hub)  # recognises the dictionary
+    hub.sample(prompt, beam=2, max_len_b=6)
+    assert wrapper.statistics["knn_queries"] > 0
+    wrapper.break_out()
+    assert hub.sample(prompt, beam=2, max_len_b=6) == alone
+
+
 # --- what users can mend --------------------------------------------------------------------------
 
 
@@ -385,6 +409,10 @@ def test_datastores_of_something_else(world: World, tmp_path: Path, datastore: P
     other = lm.write_text(tmp_path / "other", 9)
     tampered = other.data / "dict.txt"
     tampered.write_text(tampered.read_text().replace("w1 ", "x1 "))
+    larger = lm.write_text(tmp_path / "larger", 9)
+    symbols = larger.data / "dict.txt"
+    symbols.write_text(symbols.read_text() + "".join(f"more{number} 1\n" for number in range(8)))
+    use = ("--knn-datastore-path", world.stores["plain"])
     cases = [
         (lambda: world.evaluate("plain", store=datastore), "was built by a translation model, but this task runs a"),
         (lambda: toy.translate(world.stores["plain"]), "was built by a language model, but this task runs a"),
@@ -397,6 +425,9 @@ def test_datastores_of_something_else(world: World, tmp_path: Path, datastore: P
             "does not record where in the text its entries stood",
         ),
         (lambda: world.evaluate("plain", store=world.stores["adaptive"]), "was built by another model"),
+        (lambda: lm.evaluate(other, world.models["plain"], *use), "was built with another target dictionary (48"),
+        # Before the model is loaded, which does not fit.
+        (lambda: lm.evaluate(larger, world.models["plain"], *use), "was built with another target dictionary (48"),
     ]
     for run, told in cases:
         with pytest.raises(UserError) as error:
