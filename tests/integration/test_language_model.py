@@ -248,6 +248,17 @@ def test_equals_a_slow_calculation(
         assert_same_scores(run, world.evaluate(name, *SETTINGS, *flags, "--batch-size", 1, "--softmax-batch", 9))
 
 
+@pytest.mark.parametrize("flags", [(), ("--knn-retomaton",)], ids=["kNN-LM", "RetoMaton"])
+def test_the_token_that_blocks_begin_with_is_not_asked_for(world: World, flags: tuple[object, ...]) -> None:
+    """fairseq-eval-lm leaves it out, too."""
+    run = world.evaluate("plain", *SETTINGS, "--add-bos-token", *flags)
+    told = figures(run)
+    assert told["tokens"] == world.text.tokens("test") == sum(map(len, lm.scores(run).values()))
+    assert told["knn_queries"] <= told["tokens"]
+    if flags:  # of every step that is counted
+        assert told["knn_foss"] == round(1 - told["knn_queries"] / told["tokens"], 4)
+
+
 def test_min_knns_at_max_knns_always_searches(world: World) -> None:
     run = world.evaluate("plain", *SETTINGS, "--knn-retomaton", "--knn-min-knns", 9999999)
     assert figures(run)["knn_foss"] == 0
@@ -396,6 +407,8 @@ def test_a_model_that_predicts_a_part_of_the_dictionary(world: World, tmp_path: 
         (("--knn-mode", "train"), "--knn-mode train goes with bilingual data: language models mix"),
         (("--remove-bpe", "sentencepiece"), "joins subwords of subword_nmt alone, but --remove-bpe"),
         (("--knn-k", 10**6), "k is 1000000, but the datastore has"),
+        (("--context-window", 32), "--context-window is not below --tokens-per-sample"),
+        (("--context-window", 40), "--context-window is not below --tokens-per-sample"),
     ],
 )
 def test_one_sentence(world: World, arguments: tuple[object, ...], told: str) -> None:
