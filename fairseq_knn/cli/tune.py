@@ -127,6 +127,8 @@ def _score(grid: "VanillaGrid", arguments: list[str]) -> None:
     decoder = knn_decoder(stock.model)
     augmentation = decoder.knn_augmentation()
     assert augmentation is not None  # lambda is not 0
+    if augmentation.automaton is not None:
+        print("note: every position is searched here, --knn-retomaton or not: what is best with pointers may differ")
     with torch.no_grad():
         for batch in progress_bar.progress_bar(stock.batches(), default_log_format="tqdm", prefix="scoring"):
             sample = stock.move(batch)

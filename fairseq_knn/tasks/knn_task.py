@@ -4,6 +4,7 @@ import contextlib
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from fairseq import utils
@@ -277,6 +278,12 @@ class KnnTask:
         if others:
             raise ConfigurationError(
                 f"a datastore belongs to one model, but --path names {1 + len(others)}: build one datastore with each"
+            )
+        directories = utils.split_paths(self._settings.data)
+        if any(True for directory in directories[1:] for _ in Path(directory).glob(f"{split}.*")):
+            raise ConfigurationError(
+                f"DATA names {len(directories)} directories, but {split!r} is read from the first alone: build a "
+                "datastore of each, and use them together, separated by ':' in --knn-datastore-path"
             )
         if dataset.collater([dataset[0]]).get("target") is None:
             raise ConfigurationError(

@@ -286,10 +286,25 @@ def test_tune_finds_a_setting_that_scores_as_promised(world: World, tmp_path: Pa
         "fairseq-knn",
         *("tune", world.text.data, "--task", "language_modeling_knn", "--path", world.models["adaptive"]),
         *("--knn-datastore-path", world.stores["adaptive"], "--gen-subset", "test", "--tokens-per-sample", 40),
-        *("--context-window", 12, "--ks", 8, K, "--lambdas", LAMBDA, 0.5, "--temperatures", 1, 10, "--cpu"),
+        *(
+            "--knn-retomaton",
+            "--context-window",
+            12,
+            "--ks",
+            8,
+            K,
+            "--lambdas",
+            LAMBDA,
+            0.5,
+            "--temperatures",
+            1,
+            10,
+            "--cpu",
+        ),
         *("--output", tmp_path / "grid.json"),
     )
     assert run.status == 0, run.log[-2000:]
+    assert "note: every position is searched here" in run.output
     grid = json.loads((tmp_path / "grid.json").read_text())
     assert grid["tokens"] == world.text.tokens("test")
     (point,) = [p for p in grid["grid"] if (p["k"], p["weight"], p["temperature"]) == (K, LAMBDA, 1)]
@@ -401,6 +416,7 @@ def test_a_model_that_predicts_a_part_of_the_dictionary(world: World, tmp_path: 
         (("--knn-lambda", 1), "--knn-lambda 1 gives every token without a neighbour the probability 0"),
         (("--knn-retomaton", "--knn-clusters", "nope"), "has no clusters 'nope'"),
         (("--knn-clusters", "c"), "--knn-clusters is a setting of RetoMaton: pass --knn-retomaton, too"),
+        (("--knn-min-knns", 4), "--knn-min-knns is a setting of RetoMaton: pass --knn-retomaton, too"),
         (("--knn-retomaton", "--knn-skip-threshold", 0.5), "--knn-retomaton and --knn-skip-threshold both decide"),
         (("--knn-retomaton", "--knn-min-knns", 0), "--knn-min-knns is 0, but must be a whole number, at least 1"),
         (("--knn-combiner", "adaptive"), "--knn-combiner adaptive names a combiner that is trained for translation"),
@@ -457,6 +473,13 @@ def test_one_sentence_and_status_1_from_the_program(world: World) -> None:
     assert run.status == 1
     assert len(run.errors) == 1
     assert "Traceback" not in run.log
+
+
+def test_a_datastore_is_of_one_data_directory(world: World, tmp_path: Path) -> None:
+    both = lm.Text(Path(f"{world.home.data}:{world.text.data}"), {})
+    with pytest.raises(UserError, match="DATA names 2 directories, but 'train' is read from the first alone"):
+        lm.build(both, world.models["plain"], tmp_path / "store")
+    assert not (tmp_path / "store").exists()
 
 
 def test_half_precision(world: World) -> None:
