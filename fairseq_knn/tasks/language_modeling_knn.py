@@ -80,6 +80,7 @@ class LanguageModelingKnnTask(KnnTask, LanguageModelingTask):
             ConfigurationError: the settings make perplexity infinite, or stock would end in a traceback.
         """
         self._check_scoring()
+        self._join_subwords()
         self._context_window = context_window
         if context_window > 0:
             dataset = ContextWindow(dataset, self.args.tokens_per_sample, context_window)
@@ -112,6 +113,15 @@ class LanguageModelingKnnTask(KnnTask, LanguageModelingTask):
                 f"fairseq-eval-lm joins subwords of subword_nmt alone, but --remove-bpe (--post-process) is {process}: "
                 "leave it out (perplexity is then per subword)"
             )
+
+    def _join_subwords(self) -> None:
+        """Let ``--remove-bpe`` without a value do what it says.
+
+        It stands for ``subword_nmt``, and fairseq-eval-lm, which reads it after this, looks for symbols that end in
+        that very name: it finds none, and perplexity would silently be per subword.
+        """
+        if getattr(self._settings, "post_process", None) == "subword_nmt":
+            self._settings._get_root().common_eval.post_process = "@@ "
 
     def _split_of(self, dataset: Any) -> str | None:
         return super()._split_of(dataset.dataset if isinstance(dataset, ContextWindow) else dataset)

@@ -259,6 +259,30 @@ def test_the_token_that_blocks_begin_with_is_not_asked_for(world: World, flags: 
         assert told["knn_foss"] == round(1 - told["knn_queries"] / told["tokens"], 4)
 
 
+def test_perplexity_is_per_word_where_subwords_are_joined(world: World, tmp_path: Path) -> None:
+    lines = [line.replace("w1 ", "x@@ w1 ") for line in world.text.lines["train"]]
+    for split in ("train", "test"):
+        (tmp_path / split).write_text("".join(f"{line}\n" for line in lines))
+    made = cli.call(
+        "fairseq-preprocess",
+        *("--only-source", "--trainpref", tmp_path / "train", "--testpref", tmp_path / "test"),
+        *("--destdir", tmp_path / "bin", "--workers", 1),
+    )
+    assert made.status == 0
+    text = lm.Text(tmp_path / "bin", {"train": lines, "test": lines})
+    model, store = lm.train(tmp_path / "model", text, "plain"), tmp_path / "store"
+    assert lm.build(text, model, store, "--remove-bpe").status == 0
+    assert opened(store).entries == text.tokens("train")
+    use = ("--knn-datastore-path", store, *SETTINGS)
+    subwords = lm.perplexity(lm.evaluate(text, model, *use))
+    joined = sum(line.count("@@ ") for line in lines)
+    assert joined > 10
+    per_word = subwords ** (text.tokens("test") / (text.tokens("test") - joined))
+    for value in ((), ("subword_nmt",), ("@@ ",)):
+        run = lm.evaluate(text, model, *use, "--remove-bpe", *value)
+        assert lm.perplexity(run) == pytest.approx(per_word, rel=2e-3)
+
+
 def test_min_knns_at_max_knns_always_searches(world: World) -> None:
     run = world.evaluate("plain", *SETTINGS, "--knn-retomaton", "--knn-min-knns", 9999999)
     assert figures(run)["knn_foss"] == 0
