@@ -488,6 +488,11 @@ def test_datastores_of_something_else(world: World, tmp_path: Path, datastore: P
         assert told in str(error.value)
 
 
+def test_without_a_datastore(world: World) -> None:
+    with pytest.raises(UserError, match=r"--knn-datastore-path is missing: .* --task language_modeling for the model"):
+        lm.evaluate(world.text, world.models["plain"])
+
+
 def test_one_sentence_and_status_1_from_the_program(world: World) -> None:
     run = cli.run(
         "fairseq-eval-lm",
