@@ -139,7 +139,7 @@ def test_an_unfinished_datastore(tmp_path: Path) -> None:
     assert toy.content(tmp_path) == before
 
 
-@pytest.mark.parametrize("name", ARRAYS)
+@pytest.mark.parametrize("name", [name for name in ARRAYS if name != "documents"])  # those are of language models
 def test_truncated_and_missing_files(name: str, copy: Path) -> None:
     file = array_path(copy, name, 3)
     size = file.stat().st_size
