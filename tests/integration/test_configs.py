@@ -1,5 +1,6 @@
 """Every configuration file trains under the real fairseq-hydra-train."""
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,6 +26,13 @@ MODEL = (
     *(f"+model.{side}_attention_heads=2" for side in ("encoder", "decoder")),
     "+model.share_decoder_input_output_embed=false",
 )
+# A language model of the same size; its adaptive softmax has bands of a few words.
+LANGUAGE_MODEL = (
+    *("++model.decoder_layers=2", "++model.decoder_attention_heads=2", "++model.decoder_ffn_embed_dim=128"),
+    *(f"++model.decoder_{side}_dim=64" for side in ("embed", "input", "output")),
+    "++task.tokens_per_sample=64",
+)
+BANDS = tuple(f"++model.adaptive_{side}_cutoff='20,60'" for side in ("input", "softmax"))
 
 
 def name(path: Path) -> str:
@@ -42,28 +50,70 @@ def trains_combiner(path: Path) -> bool:
     return "knn_combiner" in OmegaConf.load(path).task
 
 
+def is_language_model(path: Path) -> bool:
+    return OmegaConf.load(path).task._name == "language_modeling"
+
+
+def sizes(path: Path) -> tuple[str, ...]:
+    """Of a model like the base."""
+    if trains_combiner(path):
+        return ()
+    if is_language_model(path):
+        return (*LANGUAGE_MODEL, *(BANDS if "adaptive_input_cutoff" in OmegaConf.load(path).model else ()))
+    return MODEL
+
+
 def test_there_are_configurations() -> None:
     assert {OmegaConf.load(path).task.get("knn_combiner", "vanilla") for path in CONFIGS} == set(COMBINERS)
 
 
 @pytest.fixture(scope="module")
-def trained(datastore: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Path, tuple[Path, cli.Run]]:
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The English side of the toy domain as a language model reads it."""
+    folder = tmp_path_factory.mktemp("text")
+    shutil.copy(toy.DOMAIN / "dict.en.txt", folder / "dict.txt")
+    for split in ("train", "valid"):
+        for kind in ("bin", "idx"):
+            shutil.copy(toy.DOMAIN / f"{split}.de-en.en.{kind}", folder / f"{split}.{kind}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def language_model(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that can be fine-tuned."""
+    directory = tmp_path_factory.mktemp("language_model")
+    run = cli.call(
+        "fairseq-train",
+        *(text, "--task", "language_modeling", "--arch", "transformer_lm", "--save-dir", directory, "--cpu"),
+        *("--decoder-layers", 2, "--decoder-attention-heads", 2, "--decoder-ffn-embed-dim", 128),
+        *("--decoder-embed-dim", 64, "--decoder-input-dim", 64, "--decoder-output-dim", 64),
+        *("--tokens-per-sample", 64, "--max-tokens", 500, "--max-update", 1, "--optimizer", "adam", "--lr", 0.001),
+        *("--no-epoch-checkpoints", "--disable-validation", "--num-workers", 0),
+    )
+    assert run.status == 0, run.log[-2000:]
+    return directory / "checkpoint_last.pt"
+
+
+@pytest.fixture(scope="module")
+def trained(
+    datastore: Path, text: Path, language_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[Path, tuple[Path, cli.Run]]:
     """Of every file: where it was trained, and how that ended. Two at a time: starting takes longest."""
 
     def train(path: Path, directory: Path) -> cli.Run:
         given = {
             "common.user_dir": cli.PACKAGE,
-            "task.data": toy.DOMAIN,
+            "task.data": text if is_language_model(path) else toy.DOMAIN,
             "task.knn_datastore_path": datastore,
             "checkpoint.save_dir": "checkpoints",
-            "checkpoint.finetune_from_model": toy.BASE,
+            "checkpoint.finetune_from_model": language_model if is_language_model(path) else toy.BASE,
         }
         return cli.run(
             "fairseq-hydra-train",
             *("--config-dir", path.parent, "--config-name", path.stem),
             *(f"{key}={given[key]}" for key in required(path)),
             *TINY,
-            *(() if trains_combiner(path) else MODEL),
+            *sizes(path),
             directory=directory,
         )
 
@@ -74,7 +124,7 @@ def trained(datastore: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[P
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=name)
-def test_two_updates(path: Path, trained: dict[Path, tuple[Path, cli.Run]]) -> None:
+def test_two_updates(path: Path, trained: dict[Path, tuple[Path, cli.Run]], language_model: Path) -> None:
     directory, run = trained[path]
     assert run.status == 0, run.log[-2000:]
     assert (directory / "checkpoints" / "checkpoint_last.pt").exists()
@@ -82,7 +132,8 @@ def test_two_updates(path: Path, trained: dict[Path, tuple[Path, cli.Run]]) -> N
     log = (directory / "checkpoints" / "hydra_train.log").read_text()
     assert "num_updates 2" in log
     if "checkpoint.finetune_from_model" in required(path):
-        assert f"loading pretrained model from {toy.BASE}" in log
+        base = language_model if is_language_model(path) else toy.BASE
+        assert f"loading pretrained model from {base}" in log
     if trains_combiner(path):
         assert "'valid' is cached" in log
         alone = toy.generate_with(directory / "checkpoints" / "checkpoint_best.pt")

@@ -88,13 +88,13 @@ def example(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module(name)
 
 
-def test_readme_shows_the_measured_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    quickstart, readme_table = example("quickstart", monkeypatch), example("readme_table", monkeypatch)
-    rows = json.loads((ROOT / "results" / "quickstart.json").read_text())["rows"]
-    readme = (ROOT / "README.md").read_text()
-    table = quickstart.markdown(rows)
-    assert table == (ROOT / "results" / "quickstart.md").read_text()
-    assert readme_table.between_markers(readme, readme_table.MARKER, table) == readme
+def test_pages_show_the_measured_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    readme_table = example("readme_table", monkeypatch)
+    for marker, table in readme_table.tables().items():
+        assert table == (ROOT / "results" / f"{marker}.md").read_text()
+        for name in readme_table.PAGES[marker]:
+            page = (ROOT / name).read_text()
+            assert readme_table.between_markers(page, marker, table) == page, name
 
 
 def test_results_have_the_promised_columns() -> None:
