@@ -29,7 +29,7 @@ def near(model: Any, path: Path) -> Any:
             tiny.forward(model)
     rng = np.random.default_rng(0)
     own = recording.states[0].flatten(0, 1).numpy()
-    keys = np.concatenate([own + 0.1 * rng.normal(size=own.shape) for _ in range(8)])
+    keys = np.concatenate([own + 0.01 * rng.normal(size=own.shape) for _ in range(8)])
     targets = tiny.sample()["target"].flatten().numpy()
     values = np.where(rng.random(len(keys)) < 0.7, np.tile(targets, 8), rng.integers(4, tiny.V, len(keys)))
     lengths = [5] * (len(keys) // 5)  # those of the batch
