@@ -93,7 +93,8 @@ def train(directory: Path, text: Text, name: str, *arguments: object) -> Path:
     sizes = [part for pair in _SIZES.items() for part in pair]
     run = cli.call(
         "fairseq-train",
-        *(text.data, "--task", "language_modeling", "--arch", "transformer_lm", *sizes, *MODELS[name]),
+        *(text.data, "--task", "language_modeling", "--arch", "transformer_lm", *sizes),
+        *MODELS.get(name, ()),
         *("--tokens-per-sample", 32, "--optimizer", "adam", "--lr", 0.01, "--max-tokens", 512, "--max-update", 40),
         *("--save-dir", directory, "--no-epoch-checkpoints", "--disable-validation", "--seed", 3, "--num-workers", 0),
         *("--no-save-optimizer-state", "--user-dir", cli.PACKAGE, "--cpu", *arguments),

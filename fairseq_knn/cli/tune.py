@@ -127,17 +127,21 @@ def _score(grid: "VanillaGrid", arguments: list[str]) -> None:
     decoder = knn_decoder(stock.model)
     augmentation = decoder.knn_augmentation()
     assert augmentation is not None  # lambda is not 0
+    if augmentation.automaton is not None:
+        print("note: every position is searched here, --knn-retomaton or not: what is best with pointers may differ")
     with torch.no_grad():
         for batch in progress_bar.progress_bar(stock.batches(), default_log_format="tqdm", prefix="scoring"):
             sample = stock.move(batch)
             stock.count(sample)
             net_output = stock.model(**sample["net_input"])
-            target = sample["target"]
+            state = net_output[1][STATE]
+            # A language model's task knows which targets count.
+            target = sample["target"] if state.target is None else state.target
             real = target.ne(stock.task.target_dictionary.pad())
             log_probs = decoder.knn_model_log_probs(net_output)
             own = log_probs.gather(-1, target.unsqueeze(-1)).squeeze(-1)[real]
             highest = log_probs.amax(-1)[real]
-            query, target = net_output[1][STATE].query[real], target[real].unsqueeze(-1)
+            query, target = state.query[real], target[real].unsqueeze(-1)
             for rows in torch.split(torch.arange(len(own)), max(1, _NEIGHBOURS // max(grid.ks))):
                 neighbours = augmentation.retriever.retrieve(query[rows])
                 matches = neighbours.found & (neighbours.values == target[rows])

@@ -14,7 +14,7 @@ from fairseq_knn.retrieval import Retriever
 from fairseq_knn.tasks.knn_combiner import make_combiner
 from fairseq_knn.tasks.knn_config import KnnConfig, LanguageModelKnnConfig, check_config
 from fairseq_knn.tasks.knn_retrieval import check_kind_of
-from fairseq_knn.tasks.knn_session import KnnSession
+from fairseq_knn.tasks.knn_session import KnnSession, vocabulary_of
 from fairseq_knn.wrapper_settings import OF_RETOMATON, WrapperSettings
 
 
@@ -50,7 +50,7 @@ class HubKnn:
                 self._session.adopt(each)
                 self._models.append(each)
                 take_fingerprint(each)
-            self._session.prepare(knn_decoder(models[0]).dictionary.symbols)
+            self._session.prepare(vocabulary_of(knn_decoder(models[0]).dictionary))
         except DatastoreError as error:
             self.break_out()
             if "was built by another model" not in str(error):

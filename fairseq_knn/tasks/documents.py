@@ -8,7 +8,8 @@ import numpy as np
 from torch import Tensor
 
 # " = Valkyria Chronicles = ", as in WikiText; sections have two or more marks on either side.
-_TITLE = re.compile(r"^\s*=\s[^=].*[^=]\s=\s*$")
+_TITLE = re.compile(r"^\s*=\s[^=](.*[^=])?\s=\s*$")
+_SHORTEST_TITLE = 4  # tokens: two marks, a word, and EOS
 
 
 def documents_of_lines(lines: Sequence[Tensor], lengths: np.ndarray, dictionary: Any) -> np.ndarray:
@@ -27,7 +28,7 @@ def documents_of_lines(lines: Sequence[Tensor], lengths: np.ndarray, dictionary:
     """
     marks = {number for number in range(len(dictionary)) if _plain(dictionary[number]) in ("=", "")}
     begins = np.zeros(len(lines), dtype=bool)
-    for number in np.flatnonzero(np.asarray(lengths) > 4).tolist():
+    for number in np.flatnonzero(np.asarray(lengths) >= _SHORTEST_TITLE).tolist():
         tokens = lines[number]
         if int(tokens[0]) in marks and _TITLE.match(_text(tokens[:-1], dictionary)):
             begins[number] = True

@@ -280,6 +280,8 @@ def read_config(task_config: Any, kind: type[KnnConfig] = KnnConfig) -> KnnConfi
     for name in _SETTINGS:
         value = getattr(task_config, name, getattr(config, name))
         setattr(config, name, getattr(value, "value", value))
+    if config.knn_min_knns is not None and not config.knn_retomaton:  # not in check_config: it has a default
+        raise ConfigurationError(f"{_flag('knn_min_knns')} is a setting of RetoMaton: pass --knn-retomaton, too")
     check_config(config)
     return config
 
@@ -339,7 +341,7 @@ def check_config(config: KnnConfig) -> None:
             "--knn-retomaton and --knn-skip-threshold both decide where the datastore is searched: pass one of them"
         )
     if not config.knn_retomaton:
-        # The minimum has a default, and a checkpoint may have recorded it.
+        # The minimum has a default, and a checkpoint may have recorded it: read_config looks at what is given.
         for name in ("knn_clusters", "knn_max_knns", "knn_reference_counting"):
             if getattr(config, name):
                 raise ConfigurationError(f"{_flag(name)} is a setting of RetoMaton: pass --knn-retomaton, too")

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from fairseq_knn.combiners import Combiner, TrainedCombiner
-from fairseq_knn.datastore import Datastore
+from fairseq_knn.datastore import LANGUAGE_MODEL, TRANSLATION, Datastore
 from fairseq_knn.errors import CombinerError, ConfigurationError, DatastoreError
 from fairseq_knn.models.augmentation import Augmentation
 from fairseq_knn.models.knn_decoder import augment, knn_decoder
@@ -20,6 +20,8 @@ from fairseq_knn.tasks.knn_config import KnnConfig, complete
 from fairseq_knn.tasks.knn_retrieval import check_kind_of, open_pointers, open_retriever
 
 logger = logging.getLogger("fairseq_knn")
+
+_STOCK_TASKS = {TRANSLATION: "translation", LANGUAGE_MODEL: "language_modeling"}
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ class KnnSession:
             return None
         if not self._augmentations:
             # Programs without a generator (fairseq-validate) come here first.
-            self.prepare(knn_decoder(model).dictionary.symbols)
+            self.prepare(vocabulary_of(knn_decoder(model).dictionary))
         return self._augmentations[id(model)]
 
     def _open(self, stores: Sequence[Datastore], member: _Member) -> Augmentation | None:
@@ -301,10 +303,15 @@ class KnnSession:
         return figures
 
 
+def vocabulary_of(dictionary: Any) -> list[str]:
+    """Symbols in the order of their ids; a dictionary may be a part of another one."""
+    return [dictionary[number] for number in range(len(dictionary))]
+
+
 def _path(config: KnnConfig) -> str:
     if not config.knn_datastore_path:
         raise ConfigurationError(
-            "--knn-datastore-path is missing: name the directory of the datastore (or use --task translation for the "
-            "model without one)"
+            "--knn-datastore-path is missing: name the directory of the datastore (or use --task "
+            f"{_STOCK_TASKS[config.kind]} for the model without one)"
         )
     return str(config.knn_datastore_path)

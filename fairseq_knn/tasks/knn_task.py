@@ -4,6 +4,7 @@ import contextlib
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from fairseq import utils
@@ -23,7 +24,7 @@ from fairseq_knn.tasks.accounting import AccountedBatches, SentenceCount
 from fairseq_knn.tasks.combiner_training import CombinerTraining
 from fairseq_knn.tasks.datastore_build import NEEDS_REFERENCES, DatastoreBuild, split_digest
 from fairseq_knn.tasks.knn_config import KnnConfig, read_config
-from fairseq_knn.tasks.knn_session import KnnSession
+from fairseq_knn.tasks.knn_session import KnnSession, vocabulary_of
 
 _SHARD_SENTENCES = 8192
 _CHECK_SPLIT = "check the data directory and --gen-subset"
@@ -89,6 +90,9 @@ class KnnTask:
         # with this task is a plain model there, unless a datastore is named.
         if from_checkpoint and not (self._stored_settings and not self.knn.config.knn_datastore_path):
             self.knn.adopt(model)
+            if not self.knn.building:
+                # Before the parameters are loaded, which would fail in a dictionary of another size.
+                self.knn.check_vocabulary(vocabulary_of(self.target_dictionary))  # type: ignore[attr-defined]
         return model
 
     def _build_referenced(self, reference: dict[str, Any], build: Callable[[Any], nn.Module]) -> nn.Module:
@@ -150,7 +154,7 @@ class KnnTask:
                 if self._build is None or not getattr(args, "score_reference", False):
                     raise ConfigurationError(NEEDS_REFERENCES)
                 self._build.open()
-            self.knn.prepare(vocabulary(self.target_dictionary))  # type: ignore[attr-defined]
+            self.knn.prepare(vocabulary_of(self.target_dictionary))  # type: ignore[attr-defined]
         return super().build_generator(models, args, *rest, **kwargs)  # type: ignore[misc]
 
     def load_dataset(self, split: str, *args: Any, **kwargs: Any) -> None:
@@ -275,12 +279,18 @@ class KnnTask:
             raise ConfigurationError(
                 f"a datastore belongs to one model, but --path names {1 + len(others)}: build one datastore with each"
             )
+        directories = utils.split_paths(self._settings.data)
+        if any(True for directory in directories[1:] for _ in Path(directory).glob(f"{split}.*")):
+            raise ConfigurationError(
+                f"DATA names {len(directories)} directories, but {split!r} is read from the first alone: build a "
+                "datastore of each, and use them together, separated by ':' in --knn-datastore-path"
+            )
         if dataset.collater([dataset[0]]).get("target") is None:
             raise ConfigurationError(
                 f"the split {split!r} has no reference translations, and a datastore is made of them: choose a split "
                 "that has a target side"
             )
-        symbols = vocabulary(self.target_dictionary)  # type: ignore[attr-defined]
+        symbols = vocabulary_of(self.target_dictionary)  # type: ignore[attr-defined]
         described = {"limits": str(max_positions), **self._describe_split(dataset)}
         plan = Plan(
             model=str(knn_decoder(model).knn_fingerprint),
@@ -351,11 +361,6 @@ class KnnTask:
             # Nothing was left to do (an array task without sentences, a build that was complete). Stock
             # fairseq-generate would divide by zero in its last line.
             raise SystemExit(0)
-
-
-def vocabulary(dictionary: Any) -> list[str]:
-    """Symbols in the order of their ids; a dictionary may be a part of another one."""
-    return [dictionary[number] for number in range(len(dictionary))]
 
 
 def _train_iterator(stock: Callable[..., Any], dataset: Any, options: dict[str, Any]) -> Any:

@@ -10,13 +10,15 @@ import numpy as np
 from fairseq.tasks import register_task
 from fairseq.tasks.language_modeling import LanguageModelingConfig, LanguageModelingTask
 from omegaconf import II
+from torch import Tensor
 
 from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.models.knn_decoder import knn_decoder
 from fairseq_knn.tasks.context_window import ContextWindow
 from fairseq_knn.tasks.documents import BlockDocuments
 from fairseq_knn.tasks.knn_config import LanguageModelKnnConfig
-from fairseq_knn.tasks.knn_task import KnnTask, vocabulary
+from fairseq_knn.tasks.knn_session import vocabulary_of
+from fairseq_knn.tasks.knn_task import KnnTask
 
 _SHARD_TOKENS = 262_144
 _SHARD_LINES = 8192
@@ -45,6 +47,21 @@ class LanguageModelingKnnTask(KnnTask, LanguageModelingTask):
     )
     _context_window = 0
 
+    def load_dataset(self, split: str, *args: Any, **kwargs: Any) -> None:
+        """As stock, but without a traceback where the context leaves nothing of the blocks.
+
+        Raises:
+            ConfigurationError: it does, or see :meth:`KnnTask.load_dataset`.
+        """
+        # fairseq-eval-lm has taken the context off already; lines are blocks however long they are.
+        if self.args.tokens_per_sample < 1 and self._break_mode != "eos":
+            raise ConfigurationError(
+                "--context-window is not below --tokens-per-sample, and fairseq-eval-lm takes the context off the "
+                "block, so that nothing is left: for 1536 new tokens after a context of 1536, say --tokens-per-sample "
+                "3072 --context-window 1536"
+            )
+        super().load_dataset(split, *args, **kwargs)
+
     def eval_lm_dataloader(
         self,
         dataset: Any,
@@ -63,6 +80,7 @@ class LanguageModelingKnnTask(KnnTask, LanguageModelingTask):
             ConfigurationError: the settings make perplexity infinite, or stock would end in a traceback.
         """
         self._check_scoring()
+        self._join_subwords()
         self._context_window = context_window
         if context_window > 0:
             dataset = ContextWindow(dataset, self.args.tokens_per_sample, context_window)
@@ -80,7 +98,7 @@ class LanguageModelingKnnTask(KnnTask, LanguageModelingTask):
         if self._build is not None:
             self._build.open()
         elif self.knn.serving:
-            self.knn.prepare(vocabulary(self.target_dictionary))
+            self.knn.prepare(vocabulary_of(self.target_dictionary))
         return iterator.next_epoch_itr(shuffle=False)
 
     def _check_scoring(self) -> None:
@@ -96,6 +114,15 @@ class LanguageModelingKnnTask(KnnTask, LanguageModelingTask):
                 "leave it out (perplexity is then per subword)"
             )
 
+    def _join_subwords(self) -> None:
+        """Let ``--remove-bpe`` without a value do what it says.
+
+        It stands for ``subword_nmt``, and fairseq-eval-lm, which reads it after this, looks for symbols that end in
+        that very name: it finds none, and perplexity would silently be per subword.
+        """
+        if getattr(self._settings, "post_process", None) == "subword_nmt":
+            self._settings._get_root().common_eval.post_process = "@@ "
+
     def _split_of(self, dataset: Any) -> str | None:
         return super()._split_of(dataset.dataset if isinstance(dataset, ContextWindow) else dataset)
 
@@ -106,7 +133,7 @@ class LanguageModelingKnnTask(KnnTask, LanguageModelingTask):
             yield
             return
         decoder = knn_decoder(self.knn.models[0])
-        target = sample["target"]
+        target = self._asked(sample["target"])
         device = next(self.knn.models[0].parameters()).device
         with decoder.knn_scoring(target.to(device)):
             if self._build is None:
@@ -118,6 +145,13 @@ class LanguageModelingKnnTask(KnnTask, LanguageModelingTask):
         self.count_sentences(sample)
         self._count.tokens += int(target.ne(self.target_dictionary.pad()).sum())
 
+    def _asked(self, target: Tensor) -> Tensor:
+        """Targets that count, int64 (B, T): not the token that a block begins with, which nothing predicts."""
+        if not self.args.add_bos_token:
+            return target
+        real = target.ne(self.target_dictionary.pad())
+        return target.masked_fill(real & (real.cumsum(dim=1) == 1), self.target_dictionary.pad())
+
     _generating = False
 
     def build_generator(self, *args: Any, **kwargs: Any) -> Any:
@@ -127,14 +161,18 @@ class LanguageModelingKnnTask(KnnTask, LanguageModelingTask):
     def _describe_split(self, dataset: Any) -> dict[str, Any]:
         text = self._text(dataset)
         lengths = np.ascontiguousarray(text.dataset.dataset.sizes, dtype=np.int64)
-        mode, longest = self.args.sample_break_mode, self.args.tokens_per_sample
-        mode = getattr(mode, "value", mode) or "none"
+        mode, longest = self._break_mode, self.args.tokens_per_sample
         blocks = _SHARD_LINES if mode == "eos" else max(1, _SHARD_TOKENS // max(1, longest))
         return {
             "data": hashlib.sha256(lengths.tobytes()).hexdigest(),
             "shard_sentences": self.knn.config.knn_shard_sentences or blocks,
             "limits": f"blocks: {mode} {longest}, context {self._context_window}",
         }
+
+    @property
+    def _break_mode(self) -> str:
+        mode = self.args.sample_break_mode
+        return str(getattr(mode, "value", mode) or "none")
 
     def _describe_entries(self, dataset: Any) -> dict[str, Any]:
         beginning = self.source_dictionary.bos() if self.args.add_bos_token else None

@@ -250,6 +250,41 @@ def test_equals_a_slow_calculation(
         assert_same_scores(run, world.evaluate(name, *SETTINGS, *flags, "--batch-size", 1, "--softmax-batch", 9))
 
 
+@pytest.mark.parametrize("flags", [(), ("--knn-retomaton",)], ids=["kNN-LM", "RetoMaton"])
+def test_the_token_that_blocks_begin_with_is_not_asked_for(world: World, flags: tuple[object, ...]) -> None:
+    """fairseq-eval-lm leaves it out, too."""
+    run = world.evaluate("plain", *SETTINGS, "--add-bos-token", *flags)
+    told = figures(run)
+    assert told["tokens"] == world.text.tokens("test") == sum(map(len, lm.scores(run).values()))
+    assert told["knn_queries"] <= told["tokens"]
+    if flags:  # of every step that is counted
+        assert told["knn_foss"] == round(1 - told["knn_queries"] / told["tokens"], 4)
+
+
+def test_perplexity_is_per_word_where_subwords_are_joined(world: World, tmp_path: Path) -> None:
+    lines = [line.replace("w1 ", "x@@ w1 ") for line in world.text.lines["train"]]
+    for split in ("train", "test"):
+        (tmp_path / split).write_text("".join(f"{line}\n" for line in lines))
+    made = cli.call(
+        "fairseq-preprocess",
+        *("--only-source", "--trainpref", tmp_path / "train", "--testpref", tmp_path / "test"),
+        *("--destdir", tmp_path / "bin", "--workers", 1),
+    )
+    assert made.status == 0
+    text = lm.Text(tmp_path / "bin", {"train": lines, "test": lines})
+    model, store = lm.train(tmp_path / "model", text, "plain"), tmp_path / "store"
+    assert lm.build(text, model, store, "--remove-bpe").status == 0
+    assert opened(store).entries == text.tokens("train")
+    use = ("--knn-datastore-path", store, *SETTINGS)
+    subwords = lm.perplexity(lm.evaluate(text, model, *use))
+    joined = sum(line.count("@@ ") for line in lines)
+    assert joined > 10
+    per_word = subwords ** (text.tokens("test") / (text.tokens("test") - joined))
+    for value in ((), ("subword_nmt",), ("@@ ",)):
+        run = lm.evaluate(text, model, *use, "--remove-bpe", *value)
+        assert lm.perplexity(run) == pytest.approx(per_word, rel=2e-3)
+
+
 def test_min_knns_at_max_knns_always_searches(world: World) -> None:
     run = world.evaluate("plain", *SETTINGS, "--knn-retomaton", "--knn-min-knns", 9999999)
     assert figures(run)["knn_foss"] == 0
@@ -277,10 +312,25 @@ def test_tune_finds_a_setting_that_scores_as_promised(world: World, tmp_path: Pa
         "fairseq-knn",
         *("tune", world.text.data, "--task", "language_modeling_knn", "--path", world.models["adaptive"]),
         *("--knn-datastore-path", world.stores["adaptive"], "--gen-subset", "test", "--tokens-per-sample", 40),
-        *("--context-window", 12, "--ks", 8, K, "--lambdas", LAMBDA, 0.5, "--temperatures", 1, 10, "--cpu"),
+        *(
+            "--knn-retomaton",
+            "--context-window",
+            12,
+            "--ks",
+            8,
+            K,
+            "--lambdas",
+            LAMBDA,
+            0.5,
+            "--temperatures",
+            1,
+            10,
+            "--cpu",
+        ),
         *("--output", tmp_path / "grid.json"),
     )
     assert run.status == 0, run.log[-2000:]
+    assert "note: every position is searched here" in run.output
     grid = json.loads((tmp_path / "grid.json").read_text())
     assert grid["tokens"] == world.text.tokens("test")
     (point,) = [p for p in grid["grid"] if (p["k"], p["weight"], p["temperature"]) == (K, LAMBDA, 1)]
@@ -360,6 +410,29 @@ def test_pointers_follow_the_beams_of_a_translation(tmp_path: Path, datastore: P
         assert len(close) > 0.97 * toy.TEST_SENTENCES
 
 
+def test_a_model_that_predicts_a_part_of_the_dictionary(world: World, tmp_path: Path) -> None:
+    from fairseq.models.transformer_lm import TransformerLanguageModel
+
+    part = ("--output-dictionary-size", 24)
+    model = lm.train(tmp_path / "model", world.home, "part", *part)
+    store = tmp_path / "store"
+    assert lm.build(world.text, model, store, *part).status == 0
+    assert opened(store).plan.vocabulary_size == 24
+    use = (*part, "--knn-datastore-path", store)
+    theirs = lm.evaluate(world.text, model, *part, task="language_modeling")
+    assert lm.perplexity(lm.evaluate(world.text, model, *use, "--knn-lambda", 0)) == lm.perplexity(theirs)
+    assert lm.perplexity(lm.evaluate(world.text, model, *use, *SETTINGS)) < 0.8 * lm.perplexity(theirs)
+    hub = TransformerLanguageModel.from_pretrained(str(model.parent), model.name, str(world.text.data))
+    prompt = " ".join(hub.task.source_dictionary[number] for number in (8, 9))
+    alone = hub.sample(prompt, beam=2, max_len_b=6)
+    wrapper = KNNWrapper(store, k=K)
+    wrapper.break_into(hub)  # recognises the dictionary
+    hub.sample(prompt, beam=2, max_len_b=6)
+    assert wrapper.statistics["knn_queries"] > 0
+    wrapper.break_out()
+    assert hub.sample(prompt, beam=2, max_len_b=6) == alone
+
+
 # --- what users can mend --------------------------------------------------------------------------
 
 
@@ -369,12 +442,15 @@ def test_pointers_follow_the_beams_of_a_translation(tmp_path: Path, datastore: P
         (("--knn-lambda", 1), "--knn-lambda 1 gives every token without a neighbour the probability 0"),
         (("--knn-retomaton", "--knn-clusters", "nope"), "has no clusters 'nope'"),
         (("--knn-clusters", "c"), "--knn-clusters is a setting of RetoMaton: pass --knn-retomaton, too"),
+        (("--knn-min-knns", 4), "--knn-min-knns is a setting of RetoMaton: pass --knn-retomaton, too"),
         (("--knn-retomaton", "--knn-skip-threshold", 0.5), "--knn-retomaton and --knn-skip-threshold both decide"),
         (("--knn-retomaton", "--knn-min-knns", 0), "--knn-min-knns is 0, but must be a whole number, at least 1"),
         (("--knn-combiner", "adaptive"), "--knn-combiner adaptive names a combiner that is trained for translation"),
         (("--knn-mode", "train"), "--knn-mode train goes with bilingual data: language models mix"),
         (("--remove-bpe", "sentencepiece"), "joins subwords of subword_nmt alone, but --remove-bpe"),
         (("--knn-k", 10**6), "k is 1000000, but the datastore has"),
+        (("--context-window", 32), "--context-window is not below --tokens-per-sample"),
+        (("--context-window", 40), "--context-window is not below --tokens-per-sample"),
     ],
 )
 def test_one_sentence(world: World, arguments: tuple[object, ...], told: str) -> None:
@@ -388,6 +464,10 @@ def test_datastores_of_something_else(world: World, tmp_path: Path, datastore: P
     other = lm.write_text(tmp_path / "other", 9)
     tampered = other.data / "dict.txt"
     tampered.write_text(tampered.read_text().replace("w1 ", "x1 "))
+    larger = lm.write_text(tmp_path / "larger", 9)
+    symbols = larger.data / "dict.txt"
+    symbols.write_text(symbols.read_text() + "".join(f"more{number} 1\n" for number in range(8)))
+    use = ("--knn-datastore-path", world.stores["plain"])
     cases = [
         (lambda: world.evaluate("plain", store=datastore), "was built by a translation model, but this task runs a"),
         (lambda: toy.translate(world.stores["plain"]), "was built by a language model, but this task runs a"),
@@ -400,11 +480,19 @@ def test_datastores_of_something_else(world: World, tmp_path: Path, datastore: P
             "does not record where in the text its entries stood",
         ),
         (lambda: world.evaluate("plain", store=world.stores["adaptive"]), "was built by another model"),
+        (lambda: lm.evaluate(other, world.models["plain"], *use), "was built with another target dictionary (48"),
+        # Before the model is loaded, which does not fit.
+        (lambda: lm.evaluate(larger, world.models["plain"], *use), "was built with another target dictionary (48"),
     ]
     for run, told in cases:
         with pytest.raises(UserError) as error:
             run()
         assert told in str(error.value)
+
+
+def test_without_a_datastore(world: World) -> None:
+    with pytest.raises(UserError, match=r"--knn-datastore-path is missing: .* --task language_modeling for the model"):
+        lm.evaluate(world.text, world.models["plain"])
 
 
 def test_one_sentence_and_status_1_from_the_program(world: World) -> None:
@@ -416,6 +504,13 @@ def test_one_sentence_and_status_1_from_the_program(world: World) -> None:
     assert run.status == 1
     assert len(run.errors) == 1
     assert "Traceback" not in run.log
+
+
+def test_a_datastore_is_of_one_data_directory(world: World, tmp_path: Path) -> None:
+    both = lm.Text(Path(f"{world.home.data}:{world.text.data}"), {})
+    with pytest.raises(UserError, match="DATA names 2 directories, but 'train' is read from the first alone"):
+        lm.build(both, world.models["plain"], tmp_path / "store")
+    assert not (tmp_path / "store").exists()
 
 
 def test_half_precision(world: World) -> None:
