@@ -116,6 +116,22 @@ def test_rows_do_not_know_of_each_other(tmp_path: Path) -> None:
             assert bool(pairs[0]) == bool(wanted[row, step])
 
 
+def test_steps_at_which_nothing_is_wanted(tmp_path: Path) -> None:
+    """The context before the text that is scored: the walk begins behind it, with a search."""
+    stores = [text(tmp_path / "s")]
+    query, tokens = sequences(2, 5)
+    wanted = torch.tensor([[0, 0, 1, 1, 0], [0, 0, 1, 1, 0]]).bool()
+    walking = automaton(stores, 3)
+    steps = list(walking.walk(query, tokens, wanted))
+    assert [bool(found.found.any()) for found in steps] == [False, False, True, True, False]
+    assert all(found.ids.size(1) for found in steps)  # a combiner takes the nearest of them
+    assert walking.statistics.steps == 4
+    assert (
+        steps[2].ids.tolist()
+        == next(iter(automaton(stores, 3).walk(query[:, 2:], tokens[:, 2:], wanted[:, 2:]))).ids.tolist()
+    )
+
+
 def test_single_steps_follow_their_hypotheses(tmp_path: Path) -> None:
     """What beam search does: rows change places, some twice, between two steps."""
     stores = [text(tmp_path / "s")]
