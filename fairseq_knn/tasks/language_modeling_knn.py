@@ -46,6 +46,7 @@ class LanguageModelingKnnTask(KnnTask, LanguageModelingTask):
         "language models mix with the vanilla combiner, whose k, lambda and temperature `fairseq-knn tune` finds"
     )
     _context_window = 0
+    _generating = False
 
     def load_dataset(self, split: str, *args: Any, **kwargs: Any) -> None:
         """As stock, but without a traceback where the context leaves nothing of the blocks.
@@ -151,8 +152,6 @@ class LanguageModelingKnnTask(KnnTask, LanguageModelingTask):
             return target
         real = target.ne(self.target_dictionary.pad())
         return target.masked_fill(real & (real.cumsum(dim=1) == 1), self.target_dictionary.pad())
-
-    _generating = False
 
     def build_generator(self, *args: Any, **kwargs: Any) -> Any:
         self._generating = True  # from here on batches come back to the task
