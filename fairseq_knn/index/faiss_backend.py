@@ -1,5 +1,6 @@
 """Search in the index that ``fairseq-knn build-index`` made."""
 
+import functools
 import importlib
 import logging
 
@@ -14,7 +15,7 @@ from fairseq_knn.index.faiss_files import read_index, reason
 from fairseq_knn.index.reconstruction import IndexDecoder
 from fairseq_knn.index.record import IndexRecord
 from fairseq_knn.index.self_test import SELF_TEST_KEYS, keys_found
-from fairseq_knn.index.stored_keys import open_keys
+from fairseq_knn.index.stored_keys import StoredKeys, open_keys
 
 logger = logging.getLogger(__name__)
 
@@ -121,15 +122,17 @@ class FaissBackend(FaissSearch):
                 f"searching {self.path} as it is; `fairseq-knn build-index {datastore.path}` makes a faster one"
             )
         self._test(datastore, record)
+        self._datastore, self._resident = datastore, not mapped
         # Without a detour where the index measures distances to the stored keys themselves.
-        self._keys = (
-            open_keys(datastore, self.device, resident=not mapped)
-            if datastore.has_keys and _keeps_keys(index)
-            else None
-        )
+        self._has_own_keys = datastore.has_keys and _keeps_keys(index)
 
     def vectors(self, ids: torch.Tensor) -> torch.Tensor:
-        return super().vectors(ids) if self._keys is None else self._keys.gather(ids)
+        return self._keys.gather(ids) if self._has_own_keys else super().vectors(ids)
+
+    @functools.cached_property
+    def _keys(self) -> StoredKeys:
+        """Opened when they are first asked for: most searches never do, and they may be large."""
+        return open_keys(self._datastore, self.device, resident=self._resident)
 
     def _test(self, datastore: Datastore, record: IndexRecord | None) -> None:
         """Stored keys must find themselves, as many as when the index was built.

@@ -13,7 +13,7 @@ import torch
 
 from fairseq_knn.datastore import Datastore
 from fairseq_knn.errors import SearchIndexError
-from fairseq_knn.index import open_backend, opening
+from fairseq_knn.index import faiss_backend, open_backend, opening
 from fairseq_knn.index.build import build_index
 from fairseq_knn.index.torch_backend import TorchBackend
 from fairseq_knn.storage.atomic import read_json, write_json
@@ -71,6 +71,24 @@ def test_inverted_file_with_all_lists_equals_brute_force(indexed: Datastore) -> 
     # Distances are those of the float16 keys themselves, not of their codes.
     same = ids == expected[1]
     torch.testing.assert_close(distances[same], expected[0][same], rtol=1e-4, atol=1e-5)
+
+
+def test_keys_are_read_only_where_vectors_are_asked_for(indexed: Datastore, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Datastore] = []
+    stock = faiss_backend.open_keys
+
+    def note(datastore: Datastore, *args: object, **options: object):
+        opened.append(datastore)
+        return stock(datastore, *args, **options)
+
+    monkeypatch.setattr(faiss_backend, "open_keys", note)
+    search = open_backend(indexed, backend="faiss", device="cpu", load="ram")
+    search.search(queries_near(indexed, 4), 3)
+    assert not opened
+    ids = torch.tensor([5, 2999, 5])
+    np.testing.assert_array_equal(search.vectors(ids), indexed.gather_keys(ids.numpy()))
+    search.vectors(ids)
+    assert opened == [indexed]
 
 
 def test_missing_neighbours_are_marked(indexed: Datastore) -> None:
