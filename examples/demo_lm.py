@@ -124,7 +124,7 @@ class Demo:
         chosen = best_saving(sweep)
         self._consulting("kNN-LM", store)
         self._consulting("RetoMaton", store, Walk(1, clusters=False))
-        for min_knns in dict.fromkeys((1, chosen, ALWAYS)):
+        for min_knns in dict.fromkeys((chosen, ALWAYS)):
             self._consulting("RetoMaton, clusters", store, Walk(min_knns, clusters=True))
         generation = self._generate(store, Walk(chosen, clusters=True))
         self._fine_tune()
