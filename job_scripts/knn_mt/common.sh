@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # What the scripts of this folder share; they source it and have set $here, this folder.
 
-# shellcheck disable=SC2154 source-path=SCRIPTDIR source=../shared.sh
-source "$here/../shared.sh"
+# shellcheck disable=SC2154 source-path=SCRIPTDIR source=../functions.sh
+source "$here/../functions.sh"
 # shellcheck disable=SC2034  # for the scripts
 STORE=$WORK/datastore TUNED=$WORK/tuned.txt TRAINED=$WORK/training/$COMBINER CONFIGS=${CONFIGS:-$here/../../configs/knn_mt}
 # What translations and scores are called: those of all combiners stand side by side.
