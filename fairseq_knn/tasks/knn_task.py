@@ -43,12 +43,14 @@ class KnnTask:
         knn_training: what ``train`` mode adds; ``None`` in the others.
         knn_config: kind of the settings.
         knn_units: what the text is processed in.
+        knn_too_long: what to do if none of these is short enough.
         knn_trains: whether there is a ``train`` mode.
         knn_trains_with: what to do where there is none.
     """
 
     knn_config: type[KnnConfig] = KnnConfig
     knn_units = "sentences"
+    knn_too_long = "raise --max-source-positions and --max-target-positions if the model allows it"
     knn_trains = True
     knn_trains_with = ""
 
@@ -238,6 +240,11 @@ class KnnTask:
             batches = iterator.frozen_batches
             planned = sum(map(len, batches[rank::shards]))
             too_long = len(dataset) - sum(map(len, batches))
+        if too_long and too_long == len(dataset):
+            raise ConfigurationError(
+                f"all {too_long:,} {self.knn_units} of {split!r} are longer than the {kwargs.get('max_positions')} "
+                f"tokens the model takes, so that nothing is left: {self.knn_too_long}"
+            )
         self._count.expect(split, planned, too_long)
         return AccountedBatches(iterator, self._at_end, self._around)
 

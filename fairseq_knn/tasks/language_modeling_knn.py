@@ -41,6 +41,7 @@ class LanguageModelingKnnTask(KnnTask, LanguageModelingTask):
 
     knn_config = LanguageModelKnnConfig
     knn_units = "blocks"
+    knn_too_long = "pass a smaller --tokens-per-sample, as the model was trained with"
     knn_trains = False
     knn_trains_with = (
         "language models mix with the vanilla combiner, whose k, lambda and temperature `fairseq-knn tune` finds"

@@ -449,6 +449,7 @@ def test_a_model_that_predicts_a_part_of_the_dictionary(world: World, tmp_path: 
         (("--knn-mode", "train"), "--knn-mode train goes with bilingual data: language models mix"),
         (("--remove-bpe", "sentencepiece"), "joins subwords of subword_nmt alone, but --remove-bpe"),
         (("--knn-k", 10**6), "k is 1000000, but the datastore has"),
+        (("--tokens-per-sample", 1024), "tokens the model takes, so that nothing is left: pass a smaller"),
         (("--context-window", 32), "--context-window is not below --tokens-per-sample"),
         (("--context-window", 40), "--context-window is not below --tokens-per-sample"),
     ],
