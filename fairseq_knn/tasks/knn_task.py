@@ -240,11 +240,11 @@ class KnnTask:
             batches = iterator.frozen_batches
             planned = sum(map(len, batches[rank::shards]))
             too_long = len(dataset) - sum(map(len, batches))
-        if too_long and too_long == len(dataset):
-            raise ConfigurationError(
-                f"all {too_long:,} {self.knn_units} of {split!r} are longer than the {kwargs.get('max_positions')} "
-                f"tokens the model takes, so that nothing is left: {self.knn_too_long}"
-            )
+            if too_long == len(dataset):
+                raise ConfigurationError(
+                    f"all {too_long:,} {self.knn_units} of {split!r} are longer than the {kwargs.get('max_positions')} "
+                    f"tokens the model takes, so that nothing is left: {self.knn_too_long}"
+                )
         self._count.expect(split, planned, too_long)
         return AccountedBatches(iterator, self._at_end, self._around)
 
