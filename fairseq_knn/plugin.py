@@ -6,6 +6,7 @@ MODULES = (
     "fairseq_knn.models.architectures",  # transformer_wmt19_de_en
     "fairseq_knn.tasks.language_modeling_knn",
     "fairseq_knn.tasks.translation_knn",
+    "fairseq_knn.tasks.translation_multi_dds",
     "fairseq_knn.tasks.translation_multi_simple_epoch_knn",
 )
 

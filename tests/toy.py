@@ -131,16 +131,22 @@ def read_side(data: Path, split: str, language: str) -> list[torch.Tensor]:
 
 
 def write_split(
-    data: Path, split: str, source: Sequence[torch.Tensor], target: Sequence[torch.Tensor], *, like: Path = DOMAIN
+    data: Path,
+    split: str,
+    source: Sequence[torch.Tensor],
+    target: Sequence[torch.Tensor],
+    *,
+    languages: tuple[str, str] = ("de", "en"),
+    like: Path = DOMAIN,
 ) -> None:
     """Write a binarised split, and the dictionaries of *like* beside it if there are none."""
     from fairseq.data import indexed_dataset
 
     data.mkdir(parents=True, exist_ok=True)
-    for language, sentences in (("de", source), ("en", target)):
+    for language, sentences in zip(languages, (source, target), strict=True):
         if not (data / f"dict.{language}.txt").exists():
             shutil.copy(like / f"dict.{language}.txt", data)
-        prefix = str(data / f"{split}.de-en.{language}")
+        prefix = str(data / f"{split}.{'-'.join(languages)}.{language}")
         builder = indexed_dataset.make_builder(f"{prefix}.bin", impl="mmap", vocab_size=1000)
         for sentence in sentences:
             builder.add_item(sentence)

@@ -1,0 +1,315 @@
+"""Multilingual translation whose training learns how much to sample each language."""
+
+import copy
+import logging
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fairseq import utils
+from fairseq.data import FairseqDataset
+from fairseq.tasks import register_task
+from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleEpochTask
+from torch import Tensor, nn
+
+from fairseq_knn.errors import ConfigurationError
+from fairseq_knn.sampling.distribution import size_distribution, weight_distribution
+from fairseq_knn.sampling.instance_actors import INSTANCE_ACTORS
+from fairseq_knn.tasks.data_actor_training import DataActorTraining
+from fairseq_knn.tasks.dds_flags import (
+    add_dds_arguments,
+    add_scheduler_arguments,
+    check_dds,
+    numbers,
+    samples_languages,
+)
+from fairseq_knn.tasks.fixed_sampling import FixedSampling
+from fairseq_knn.tasks.language import Language
+from fairseq_knn.tasks.language_batches import LanguageBatches, Packing, Sampling
+from fairseq_knn.tasks.language_gradients import LanguageGradients
+from fairseq_knn.tasks.scale_normed import ScaleNormed
+from fairseq_knn.tasks.sentence_selection import SentenceSelection
+
+logger = logging.getLogger("fairseq_knn")
+
+
+@register_task("translation_multi_dds")
+class TranslationMultiDdsTask(ScaleNormed, TranslationMultiSimpleEpochTask):
+    """Stock ``translation_multi_simple_epoch`` with MultiDDS, MultiDDS-S and DDS.
+
+    Without a flag of theirs it is the stock task, but that no sentence is dropped where it does not train.
+    """
+
+    @staticmethod
+    def add_args(parser: ArgumentParser) -> None:
+        TranslationMultiSimpleEpochTask.add_args(parser)
+        add_dds_arguments(parser)
+        add_scheduler_arguments(parser)
+
+    @classmethod
+    def setup_task(cls, args: Namespace, **kwargs: Any) -> "TranslationMultiDdsTask":
+        if args.source_lang is None and args.target_lang is None:
+            check_dds(args)
+        task: TranslationMultiDdsTask = super().setup_task(args, **kwargs)
+        return task
+
+    def __init__(self, args: Namespace, langs: list[str], dicts: dict[str, Any], training: bool) -> None:
+        super().__init__(args, langs, dicts, training)
+        self.scale_norm = training and args.scale_norm
+        self._samples = training and samples_languages(args)
+        if training and args.eval_lang_pairs is not None:
+            self.eval_lang_pairs = _eval_pairs(args.eval_lang_pairs, self.lang_pairs)
+        self._actor: DataActorTraining | None = None
+        self._selection: SentenceSelection | None = None
+        self._batches: LanguageBatches | None = None
+        self._development: list[Language] = []
+        self._sampling: Sampling | None = None
+        self._epoch = 1
+
+    # --- data -------------------------------------------------------------------------------------
+
+    def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> None:
+        """As stock; a development split is loaded for ``--eval-lang-pairs`` alone.
+
+        Raises:
+            ConfigurationError: a language has no data in the split.
+        """
+        pairs = self.lang_pairs if split == self.args.train_subset else self.eval_lang_pairs
+        if self.training:
+            self._check_data(split, pairs)
+        with self._pairs(pairs):
+            super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
+
+    @contextmanager
+    def _pairs(self, pairs: list[str]) -> Iterator[None]:
+        """Stock loads the pairs of its data manager, whatever the split."""
+        stock, self.data_manager.lang_pairs = self.data_manager.lang_pairs, pairs
+        try:
+            yield
+        finally:
+            self.data_manager.lang_pairs = stock
+
+    def _check_data(self, split: str, pairs: list[str]) -> None:
+        directories = [Path(directory) for directory in utils.split_paths(self.args.data)]
+        for pair in pairs:
+            source, target = pair.split("-")
+            names = [
+                f"{split}.{a}-{b}.{side}" for a, b in ((source, target), (target, source)) for side in (source, target)
+            ]
+            if not any(any(directory.glob(f"{name}*")) for directory in directories for name in names):
+                remedy = (
+                    "leave the pair out of --lang-pairs"
+                    if split == self.args.train_subset
+                    else "name the pairs that have some with --eval-lang-pairs"
+                )
+                raise ConfigurationError(
+                    f"{pair} has no data for {split!r}: there is no {names[0]} in {self.args.data}; make it with "
+                    f"fairseq-preprocess, or {remedy}"
+                )
+
+    def get_batch_iterator(self, dataset: FairseqDataset, *args: Any, **kwargs: Any) -> Any:
+        # Trainer.get_train_iterator is the only caller in fairseq that passes this argument.
+        if "update_epoch_batch_itr" not in kwargs:
+            # Stock drops the last sentences when they are no multiple of it.
+            kwargs["required_batch_size_multiple"] = 1
+        elif self._samples:
+            return self._train_batches(dataset, **kwargs)
+        return super().get_batch_iterator(dataset, *args, **kwargs)
+
+    def _train_batches(
+        self,
+        dataset: FairseqDataset,
+        *,
+        max_tokens: int | None,
+        max_sentences: int | None,
+        max_positions: Any,
+        required_batch_size_multiple: int,
+        seed: int,
+        num_shards: int,
+        shard_id: int,
+        num_workers: int,
+        epoch: int,
+        data_buffer_size: int,
+        **_: Any,
+    ) -> LanguageBatches:
+        if self._batches is None or self._batches.dataset is not dataset:
+            languages = self._languages(dataset, max_positions)
+            if self._sampling is None:
+                self._sampling = self._start(languages)
+            self._max_positions = max_positions
+            self._batches = LanguageBatches(
+                dataset,
+                languages,
+                self._sampling,
+                Packing(max_tokens, max_sentences, required_batch_size_multiple),
+                prepare=self._select,
+                by_sentence=self.args.sample_instance,
+                sentences=self.args.virtual_data_size,
+                seed=seed,
+                num_shards=num_shards,
+                shard_id=shard_id,
+                num_workers=num_workers,
+                buffer_size=data_buffer_size,
+                epoch=epoch,
+            )
+        return self._batches
+
+    def _select(self, epoch: int) -> None:
+        """Leave sentences out, if their time has come."""
+        assert self._batches is not None
+        if self._selection is not None and self._selection.due(epoch) and not self._batches.filtered:
+            self._batches.keep(self._selection.kept(self._batches.languages, self._batches.packing))
+
+    @staticmethod
+    def _languages(dataset: FairseqDataset, max_positions: Any) -> list[Language]:
+        languages = []
+        for key, part in zip(dataset.keys, dataset.datasets, strict=True):
+            language = Language.fitting(key.removeprefix("main:"), part, max_positions)
+            if left_out := len(part) - len(language.members):
+                logger.warning(
+                    f"{language.name}: {left_out:,} of {len(part):,} training sentences are left out, longer than the "
+                    f"{max_positions} tokens the model takes"
+                )
+            languages.append(language)
+        return languages
+
+    def _start(self, languages: Sequence[Language]) -> Sampling:
+        """Who decides what is read, from the first batch on."""
+        names = [language.name for language in languages]
+        if self.args.lan_dists is not None:
+            initial = weight_distribution(numbers("--lan-dists", self.args.lan_dists, len(names), "languages"))
+        else:
+            initial = size_distribution([max(len(language.members), 1) for language in languages], self.args.datasize_t)
+        shown = ", ".join(f"{name} {p:.4f}" for name, p in zip(names, initial, strict=True))
+        logger.info(f"languages are drawn with the probabilities {shown}")
+        if self.args.data_actor in INSTANCE_ACTORS or self.args.data_filter_percentage > 0:
+            self._selection = SentenceSelection(self.args, self.source_dictionary, self.target_dictionary, self._model)
+        if self.args.update_language_sampling == -1:
+            return FixedSampling(initial)
+        weights = self.args.language_weight
+        self._actor = DataActorTraining(
+            self.args,
+            names,
+            self.eval_lang_pairs,
+            initial,
+            None if weights is None else _weights(weights, len(self.eval_lang_pairs)),
+            _vectors(self.args.embedding_file, len(names)),
+        )
+        return self._actor
+
+    # --- training ---------------------------------------------------------------------------------
+
+    def build_model(self, cfg: Any, from_checkpoint: bool = False) -> nn.Module:
+        self._model = super().build_model(cfg, from_checkpoint)
+        return self._model
+
+    def build_criterion(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:
+        self._criterion = super().build_criterion(cfg, *args, **kwargs)
+        return self._criterion
+
+    def begin_epoch(self, epoch: int, model: nn.Module) -> None:
+        super().begin_epoch(epoch, model)
+        self._epoch = epoch
+
+    def train_step(
+        self,
+        sample: dict[str, Any],
+        model: nn.Module,
+        criterion: nn.Module,
+        optimizer: Any,
+        update_num: int,
+        ignore_grad: bool = False,
+    ) -> Any:
+        result = super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+        if self._selection is not None and self._selection.learns:
+            assert self._batches is not None
+            key = (update_num, self._batches.n)
+            self._selection.learn(sample, self._gradients(), self._development_languages, key, ignore_grad)
+        return result
+
+    def optimizer_step(self, optimizer: Any, model: nn.Module, update_num: int) -> None:
+        super().optimizer_step(optimizer, model, update_num)
+        if self._actor is None:
+            return
+        self._actor.updates = update_num + 1
+        if self._actor.due():
+            assert self._batches is not None
+            self._actor.round(self._gradients(), self._batches.languages, self._development_languages, self._epoch)
+        self._actor.log()
+
+    def _gradients(self) -> LanguageGradients:
+        """Of the model; of a copy in float32 where it is in half precision, as steps and products would be lost in it.
+
+        Not by another type of its own parameters: the hooks by which distributed training learns of gradients belong to
+        those they have now.
+        """
+        half = any(parameter.dtype.itemsize < 4 for parameter in self._model.parameters())
+        return LanguageGradients(copy.deepcopy(self._model).float() if half else self._model, self._criterion)
+
+    @property
+    def _development_languages(self) -> list[Language]:
+        """What rewards are measured on."""
+        if not self._development:
+            split = self.args.valid_subset.split(",")[0]
+            if split not in self.datasets:  # --disable-validation
+                self.load_dataset(split)
+            for name, part in zip(self.eval_lang_pairs, self.datasets[split].datasets, strict=True):
+                language = Language.fitting(name, part, self._max_positions)
+                if not len(language.members):
+                    raise ConfigurationError(
+                        f"{name} has no sentences in {split!r} that the model takes, but rewards are measured on them: "
+                        "name the pairs that have some with --eval-lang-pairs"
+                    )
+                self._development.append(language)
+        return self._development
+
+    # --- checkpoints ------------------------------------------------------------------------------
+
+    def get_checkpoint_dict(self) -> dict[str, Any]:
+        """What a run that goes on needs, beside what stock keeps and the state of the batches."""
+        state = {
+            "actor": None if self._actor is None else self._actor.state_dict(),
+            "selection": None if self._selection is None else self._selection.state_dict(),
+        }
+        return {type(self).__name__: state} if any(state.values()) else {}
+
+    def set_checkpoint_dict(self, state: dict[str, Any]) -> None:
+        if self._actor is not None and state["actor"] is not None:
+            self._actor.load_state_dict(state["actor"])
+        if self._selection is not None and state["selection"] is not None:
+            self._selection.load_state_dict(state["selection"])
+
+
+def _eval_pairs(given: str, pairs: list[str]) -> list[str]:
+    chosen = given.split(",")
+    if unknown := [pair for pair in chosen if pair not in pairs]:
+        raise ConfigurationError(
+            f"--eval-lang-pairs names {unknown[0]}, but --lang-pairs is {','.join(pairs)}: choose from these"
+        )
+    return chosen
+
+
+def _weights(given: str, count: int) -> Tensor:
+    return torch.tensor(numbers("--language-weight", given, count, "development languages"), dtype=torch.float64)
+
+
+def _vectors(path: str | None, count: int) -> Tensor | None:
+    """What describes the languages, float32 (n, e)."""
+    if path is None:
+        return None
+    try:
+        vectors = torch.from_numpy(np.loadtxt(path, dtype=np.float32, ndmin=2))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"--embedding-file {path} cannot be read ({error}): it has a line of numbers for every language"
+        ) from error
+    if len(vectors) != count:
+        raise ConfigurationError(
+            f"--embedding-file {path} has {len(vectors)} lines, but there are {count} languages: write one for each, "
+            "in the order of --lang-pairs"
+        )
+    return vectors
