@@ -12,8 +12,8 @@ _KEY = "scale_norm"
 class ScaleNormed:
     """Mixin of tasks that build and load models with ScaleNorm.
 
-    fairseq hands a checkpoint's state of the task to :meth:`load_state_dict` before it builds the model, so decoding needs
-    no flag.
+    fairseq hands a checkpoint's state of the task to :meth:`load_state_dict` before it builds the model, so decoding
+    needs no flag.
 
     Attributes:
         scale_norm: whether models that are built have it.

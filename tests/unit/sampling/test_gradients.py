@@ -1,0 +1,178 @@
+"""Gradients and their similarity, against flattened vectors and by hand."""
+
+import copy
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fairseq_knn.errors import ConfigurationError
+from fairseq_knn.sampling.displacement import displaced
+from fairseq_knn.sampling.gradients import (
+    gradient,
+    parameters_of,
+    similarity,
+    similarity_matrix,
+    undisturbed,
+    weighted_sum,
+)
+from fairseq_knn.sampling.utility import rewards_of
+
+
+def vectors(*values: float) -> list[Tensor]:
+    return [torch.tensor(values, dtype=torch.float64)]
+
+
+class Shared(nn.Module):
+    """Two layers with one weight, a layer that is not used, dropout and batch normalisation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, 6, bias=False)
+        self.second = nn.Linear(6, 6, bias=False)
+        self.second.weight = self.first.weight
+        self.unused = nn.Linear(6, 6)
+        self.norm = nn.BatchNorm1d(6)
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(self.second(self.norm(torch.tanh(self.first(x)))))
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "expected"),
+    [((1, 0), (1, 1), 0.70710678), ((1, 2), (2, 4), 1.0), ((1, 2), (-1, -2), -1.0), ((0, 0), (1, 1), 0.0)],
+)
+def test_cosine(left: tuple[float, float], right: tuple[float, float], expected: float) -> None:
+    assert float(similarity(vectors(*left), vectors(*right))) == pytest.approx(expected, abs=1e-8)
+
+
+def test_cosine_of_flattened_gradients() -> None:
+    torch.manual_seed(1)
+    one, other = ([torch.randn(3, 4), torch.randn(5), torch.randn(())] for _ in range(2))
+    flat = [torch.cat([part.flatten() for part in parts]).double() for parts in (one, other)]
+    expected = torch.cosine_similarity(*flat, dim=0)
+    torch.testing.assert_close(similarity(one, other), expected, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(similarity(one, other, "dot_prod"), flat[0] @ flat[1], rtol=1e-5, atol=1e-6)
+
+
+def test_the_size_of_the_losses() -> None:
+    one, other = vectors(1, 2, 3), vectors(3, 1, 1)
+    larger = [vector * 1000 for vector in one], [vector * 1000 for vector in other]
+    assert float(similarity(*larger)) == pytest.approx(float(similarity(one, other)), rel=1e-12)
+    assert float(similarity(*larger, "dot_prod")) == pytest.approx(1e6 * float(similarity(one, other, "dot_prod")))
+
+
+def test_an_unknown_similarity() -> None:
+    with pytest.raises(ConfigurationError, match="--grad-sim 'angle' is unknown: choose from cosine, dot_prod"):
+        similarity(vectors(1), vectors(1), "angle")
+
+
+def test_parameters_without_a_gradient_count_as_zero() -> None:
+    one: list[Tensor | None] = [*vectors(1, 2), None]
+    other: list[Tensor | None] = [None, *vectors(3, 4)]
+    assert float(similarity(one, other)) == 0
+    assert float(similarity(one, one)) == pytest.approx(1)
+    both = weighted_sum(weighted_sum(None, 0.5, one), 2.0, other)
+    torch.testing.assert_close(both[0], torch.tensor([0.5, 1.0], dtype=torch.float64))
+    torch.testing.assert_close(both[1], torch.tensor([6.0, 8.0], dtype=torch.float64))
+
+
+def test_a_shared_parameter_counts_once() -> None:
+    model = Shared()
+    assert len([p for p in parameters_of(model) if p is model.first.weight]) == 1
+    model.unused.weight.requires_grad = False
+    assert all(p is not model.unused.weight for p in parameters_of(model))
+
+
+def test_gradients_do_not_touch_grad() -> None:
+    torch.manual_seed(2)
+    model = Shared()
+    model(torch.randn(4, 6)).sum().backward()
+    before = {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()}
+    x = torch.randn(4, 6)
+    model.eval()
+    computed = gradient(model(x).pow(2).sum(), parameters_of(model))
+    for name, parameter in model.named_parameters():
+        assert before[name] is None if parameter.grad is None else torch.equal(parameter.grad, before[name])
+    model(x).pow(2).sum().backward()
+    for (name, parameter), part in zip(model.named_parameters(), computed, strict=True):
+        if part is None:
+            assert "unused" in name
+            continue
+        torch.testing.assert_close(parameter.grad - before[name], part)
+
+
+@pytest.mark.parametrize("held", [1, 2, 3, 5])
+def test_the_matrix(held: int) -> None:
+    """The mean of a column is one product of mean unit vector and unit vector, which is what 2n passes would compute."""
+    torch.manual_seed(3)
+    development = [[torch.randn(4, 5, dtype=torch.float64)] for _ in range(5)]
+    training = [[torch.randn(4, 5, dtype=torch.float64)] for _ in range(3)]
+    calls: list[int] = []
+
+    def called(place: int) -> list[Tensor]:
+        calls.append(place)
+        return training[place]
+
+    matrix = similarity_matrix(
+        [lambda one=one: one for one in development], [lambda i=i: called(i) for i in range(3)], "cosine", held
+    )
+    for k, one in enumerate(development):
+        for i, other in enumerate(training):
+            expected = torch.cosine_similarity(one[0].flatten(), other[0].flatten(), dim=0)
+            torch.testing.assert_close(matrix[k, i], expected)
+    assert calls == [0, 1, 2] * -(-5 // held)
+    mean_unit = sum(one[0] / one[0].norm() for one in development) / 5
+    for i, other in enumerate(training):
+        once = (mean_unit * other[0] / other[0].norm()).sum()
+        torch.testing.assert_close(matrix.mean(dim=0)[i], once, rtol=0, atol=1e-12)
+    torch.testing.assert_close(rewards_of(matrix, torch.ones(5, dtype=torch.float64), "ave"), matrix.mean(dim=0))
+
+
+def test_a_step_down_a_quadratic() -> None:
+    """loss = |theta - c|^2 / 2 has the gradient theta - c; after a step of length eta down that of a language it is known."""
+    theta = nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
+    own, dev = torch.tensor([0.5, 0.5], dtype=torch.float64), torch.tensor([-1.0, 3.0], dtype=torch.float64)
+    eta = 0.1
+    (g,) = gradient(((theta - own) ** 2).sum() / 2, [theta])
+    before = theta.detach().clone()
+    with displaced([theta], [g], -eta):
+        (ahead,) = gradient(((theta - dev) ** 2).sum() / 2, [theta])
+    torch.testing.assert_close(ahead, before - eta * (before - own) - dev)
+    assert torch.equal(theta.detach(), before)
+    expected = torch.cosine_similarity(before - own, before - eta * (before - own) - dev, dim=0)
+    torch.testing.assert_close(similarity([ahead], [g]), expected)
+
+
+def test_nothing_is_disturbed() -> None:
+    model = Shared()
+    model.norm.eval()
+    modes = {name: module.training for name, module in model.named_modules()}
+    buffers = copy.deepcopy(dict(model.named_buffers()))
+    torch.manual_seed(4)
+    expected = torch.rand(3)
+    torch.manual_seed(4)
+    with undisturbed(model):
+        assert not any(module.training for module in model.modules())
+        torch.rand(10)
+        model(torch.randn(4, 6))
+    assert torch.equal(torch.rand(3), expected)
+    assert {name: module.training for name, module in model.named_modules()} == modes
+    for name, buffer in model.named_buffers():
+        assert torch.equal(buffer, buffers[name])
+    with pytest.raises(RuntimeError, match="stop"), undisturbed(model):
+        raise RuntimeError("stop")
+    assert {name: module.training for name, module in model.named_modules()} == modes
+
+
+def test_recurrent_networks() -> None:
+    model = nn.LSTM(3, 4)
+    random.seed(1)
+    np.random.seed(1)
+    with undisturbed(model):
+        output, _ = model(torch.randn(5, 2, 3))
+        assert all(part is not None for part in gradient(output.sum(), parameters_of(model)))
+    assert model.training
