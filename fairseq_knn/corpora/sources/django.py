@@ -8,8 +8,8 @@ from zipfile import ZipFile
 from fairseq_knn.corpora.pair import Pair
 from fairseq_knn.corpora.sources.gettext_files import mo_entries
 
-# What Python puts a value for: %(name)s, %s, %5.1f; and %%, which is a percent sign.
-_FORMAT = re.compile(r"%%|%(?:\((\w+)\))?[-#0+]?\d*(?:\.\d+)?[diefgrs]")
+# What Python puts a value for: %(name)s, %d; and %%, which is a percent sign.
+_FORMAT = re.compile(r"%%|%(?:\((\w+)\))?\.?[drs]")
 
 
 def read(wheel: ZipFile, locales: Mapping[str, str]) -> Iterator[Pair]:
