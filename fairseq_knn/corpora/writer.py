@@ -83,9 +83,9 @@ def finished(directory: Path, identity: Mapping[str, Any], texts: Sequence[str])
         raise UserError(
             f"{directory} holds another corpus ({different[0]}): name another directory, or remove this one"
         )
-    for name, described in manifest["files"].items():
-        path = directory / name
-        if not path.exists() or _sha256(path.read_bytes()) != described["sha256"]:
+    for name in file_names(texts):
+        path, described = directory / name, manifest["files"].get(name, {})
+        if not path.exists() or _sha256(path.read_bytes()) != described.get("sha256"):
             raise UserError(
                 f"{path} is not as {MANIFEST} describes it: remove {directory} and run the same "
                 "command again, or name another directory"

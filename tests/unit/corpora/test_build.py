@@ -109,11 +109,18 @@ def learned(directory: Path, source: str) -> list[str]:
     return lines(directory / f"train.{source}-eng.eng")
 
 
-def test_an_incomplete_list_of_files_is_refused(ui: Corpus, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("gone", "message"),
+    [
+        (".glg-eng.", "does not describe a corpus"),
+        ("train.glg-eng.eng", r"train\.glg-eng\.eng is not as corpus\.json describes it"),
+    ],
+)
+def test_an_incomplete_list_of_files_is_refused(ui: Corpus, tmp_path: Path, gone: str, message: str) -> None:
     manifest = build(ui, tmp_path / "ui", ui.rule(None))
-    manifest["files"] = {name: file for name, file in manifest["files"].items() if ".glg-eng." not in name}
+    manifest["files"] = {name: file for name, file in manifest["files"].items() if gone not in name}
     (tmp_path / "ui" / "corpus.json").write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match="does not describe a corpus"):
+    with pytest.raises(UserError, match=message):
         build(ui, tmp_path / "ui", ui.rule(None))
 
 
