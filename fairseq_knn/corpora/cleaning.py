@@ -3,6 +3,7 @@
 Rules for every corpus; what only one source needs is in its module in :mod:`.sources`.
 """
 
+import dataclasses
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -45,7 +46,7 @@ def clean(pairs: Iterable[Pair]) -> Iterator[Pair]:
     """Tidy pairs and yield those that can be translations of each other, each once."""
     seen = set()
     for pair in pairs:
-        tidied = Pair(pair.key, tidy(pair.source), tidy(pair.target))
+        tidied = dataclasses.replace(pair, source=tidy(pair.source), target=tidy(pair.target))
         if tidied.sides() not in seen and is_usable(tidied):
             seen.add(tidied.sides())
             yield tidied

@@ -30,12 +30,18 @@ class Form(ABC, Generic[Unit]):
     """Pairs of sentences, documents: how units of one kind are cleaned, divided and written.
 
     Attributes:
-        languages: a corpus has a file of each for each of :data:`SPLITS`.
+        texts: a corpus has a file ``SPLIT.TEXT`` of each for each of :data:`SPLITS`. A text's name ends in its
+            language, which follows the name of a pair of languages if there are several: ``en``, ``glg-eng.eng``.
         noun: what its units are called, in the plural.
     """
 
-    languages: tuple[str, ...]
+    texts: tuple[str, ...]
     noun: str
+
+    @property
+    def languages(self) -> list[str]:
+        """Those of the texts, each once."""
+        return list(dict.fromkeys(map(language_of, self.texts)))
 
     @abstractmethod
     def clean(self, units: Iterable[Unit]) -> list[Unit]:
@@ -64,9 +70,19 @@ class Form(ABC, Generic[Unit]):
         """
 
     @abstractmethod
-    def lines(self, units: Sequence[Unit], language: str) -> list[str]:
-        """The lines of a file."""
+    def lines(self, units: Sequence[Unit], text: str) -> list[str]:
+        """The lines of one of :attr:`texts`."""
 
     @abstractmethod
-    def sizes(self, units: Sequence[Unit]) -> dict[str, int]:
-        """How much there is of what, for corpus.json and for the reader."""
+    def sizes(self, units: Sequence[Unit], text: str) -> dict[str, int]:
+        """How much of what there is in a text, for corpus.json and for the reader."""
+
+
+def language_of(name: str) -> str:
+    """The language of a text or of a file."""
+    return name.rpartition(".")[2]
+
+
+def pair_of(text: str) -> str:
+    """The pair of languages a text belongs to; an empty name where there is one pair only."""
+    return text.rpartition(".")[0]

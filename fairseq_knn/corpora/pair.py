@@ -13,13 +13,15 @@ class Pair:
     Attributes:
         key: where the pair comes from inside its package (an ICD code, a Bible verse, a path of
             translation keys); split rules are made of it.
-        source: German.
+        source: in whatever language.
         target: English.
+        language: of the source.
     """
 
     key: str
     source: str
     target: str
+    language: str = SOURCE
 
     def sides(self) -> tuple[str, str]:
         """Both texts, in the order of :data:`LANGUAGES`."""

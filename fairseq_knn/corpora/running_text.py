@@ -27,7 +27,7 @@ class RunningText(Form[Document]):
     noun = "documents"
 
     def __init__(self, language: str) -> None:
-        self.languages = (language,)
+        self.texts = (language,)
 
     def clean(self, units: Iterable[Document]) -> list[Document]:
         tidied = (
@@ -60,11 +60,11 @@ class RunningText(Form[Document]):
             if shared := keys[one] & keys[other]:
                 raise RuntimeError(f"{len(shared)} lines of {one} occur in {other}, the first: {min(shared)!r}")
 
-    def lines(self, units: Sequence[Document], language: str) -> list[str]:
+    def lines(self, units: Sequence[Document], text: str) -> list[str]:
         blocks = ([heading(document.title), *document.lines, ""] for document in units)
         return list(itertools.chain.from_iterable(blocks))[:-1]
 
-    def sizes(self, units: Sequence[Document]) -> dict[str, int]:
+    def sizes(self, units: Sequence[Document], text: str) -> dict[str, int]:
         return {"documents": len(units), "lines": sum(len(document.lines) for document in units)}
 
 

@@ -1,7 +1,7 @@
 """Which groups of a corpus are held out."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 HELD_OUT = ("test", "valid")
 
@@ -27,6 +27,31 @@ def assign(sizes: Mapping[str, int], most: int) -> dict[str, str]:
         if filled[emptier] < 0.8 * most and sizes[name] <= most - max(filled[emptier], most // 2):
             places[name] = emptier
             filled[emptier] += sizes[name]
+    return places
+
+
+def draw(names: Iterable[str], most: int) -> dict[str, str]:
+    """Choose groups of a corpus that has groups in common with other ones.
+
+    Which of the held-out sets a group could be in, and when its turn comes, depend on its name alone. So no group is
+    in the test set of one corpus and in the valid set of another, and the sets of different corpora have as much in
+    common as random ones can have.
+
+    Args:
+        names: of the groups.
+        most: groups in each held-out set.
+
+    Returns:
+        A name of :data:`HELD_OUT` for every group that is held out.
+    """
+    filled = dict.fromkeys(HELD_OUT, 0)
+    places = {}
+    for name in sorted(names, key=_stable_hash):
+        # The last digit says nothing about the place in the order.
+        place = HELD_OUT[int(_stable_hash(name)[-1], 16) % 2]
+        if filled[place] < most:
+            places[name] = place
+            filled[place] += 1
     return places
 
 

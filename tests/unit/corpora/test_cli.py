@@ -1,6 +1,7 @@
 """``fairseq-knn corpus``."""
 
 import argparse
+import re
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,17 @@ def test_writes_and_summarises(
     assert "nothing to do" in output
 
 
+def test_summary_of_many_languages(
+    ui: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "find", lambda name: ui)
+    assert run("ui", str(tmp_path / "out")) == 0
+    summary = capsys.readouterr().out.splitlines()[-24:]
+    assert [line.split()[:2] for line in summary[::8]] == [[split, "aze-eng"] for split in ("train", "valid", "test")]
+    for line in summary:
+        assert re.fullmatch(r"  (train|valid|test ) (\w{3})-eng +[1-9]\d* sentences, \d+ words \2, \d+ words eng", line)
+
+
 def test_errors_are_left_to_the_caller(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no corpus 'law'"):
         run("law", str(tmp_path))
@@ -49,4 +61,5 @@ def test_help_names_everything() -> None:
         assert corpus.licence in text
         for rule in corpus.rules:
             assert rule.description in text
+    assert "user-interface texts of three programs; 87 MB to download" in text
     assert "FAIRSEQ_KNN_CACHE" in text

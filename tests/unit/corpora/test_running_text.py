@@ -122,5 +122,5 @@ def test_cleaned_and_written() -> None:
         *(" = A title = ", "two words", " = = = Section = = = ", "\u00fcber", ""),
         *(" = Last = ", "end"),
     ]
-    assert FORM.sizes(cleaned) == {"documents": 2, "lines": 4}
+    assert FORM.sizes(cleaned, "en") == {"documents": 2, "lines": 4}
     assert FORM.lines([], "en") == []

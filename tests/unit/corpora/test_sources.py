@@ -10,14 +10,15 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import polib
 import pytest
 
 from fairseq_knn.corpora.document import Document
 from fairseq_knn.corpora.pair import Pair
-from fairseq_knn.corpora.sources import bible, homeassistant, icd10, wikipedia
+from fairseq_knn.corpora.sources import bible, django, homeassistant, icd10, wikipedia
 from fairseq_knn.errors import UserError
 
-from .conftest import zip_bytes
+from .conftest import mo, zip_bytes
 
 
 def opened(files: Mapping[str, bytes]) -> zipfile.ZipFile:
@@ -46,10 +47,22 @@ def test_home_assistant_pairs_equal_keys() -> None:
         | translations("german", de={"title": "Allein"})
         | {"homeassistant/components/zigbee/strings.json": b"{}"}
     )
-    assert list(homeassistant.read(wheel)) == [
+    assert list(homeassistant.read(wheel, {"de": "de"})) == [
         Pair("alarm/title#0", "Alarmzentrale", "Alarm panel"),
         Pair("zigbee/a#0", "Gerät", "Device"),
         Pair("zigbee/config/b#0", "Verbinden", "Connect"),
+    ]
+
+
+def test_home_assistant_in_many_languages() -> None:
+    wheel = opened(
+        translations("zigbee", cs={"a": "Zařízení"}, gl={"a": "Dispositivo"}, en={"a": "Device"})
+        | translations("alarm", gl={"a": "Alarma"}, fr={"a": "Alarme"}, en={"a": "Alarm panel"})
+    )
+    assert list(homeassistant.read(wheel, {"aze": "az", "ces": "cs", "glg": "gl"})) == [
+        Pair("alarm/a#0", "Alarma", "Alarm panel", "glg"),
+        Pair("zigbee/a#0", "Zařízení", "Device", "ces"),
+        Pair("zigbee/a#0", "Dispositivo", "Device", "glg"),
     ]
 
 
@@ -60,11 +73,52 @@ def test_home_assistant_markdown_and_lines() -> None:
         translations("a", de={"x": german, "y": "Eins.\nZwei."}, en={"x": english, "y": "One. Two."})
         | translations("b", de={"x": "Mit *-Taste"}, en={"x": "With * key"})
     )
-    assert [pair.sides() for pair in homeassistant.read(wheel)] == [
+    assert [pair.sides() for pair in homeassistant.read(wheel, {"de": "de"})] == [
         (" Siehe die Anleitung.", " See the guide."),
         ("Wähle Senden.", "Select Submit."),
         ("Starte {app} neu", "Restart {app} now"),
         ("Mit *-Taste", "With * key"),
+    ]
+
+
+# --- Django -----------------------------------------------------------------------------------------
+
+
+def test_django_applications_and_their_languages() -> None:
+    entry = polib.MOEntry
+    wheel = opened(
+        {
+            "web/site/locale/be/LC_MESSAGES/djangojs.mo": mo(entry(msgid="Close", msgstr="Закрыць")),
+            "web/locale/be/LC_MESSAGES/django.mo": mo(entry(msgid="Open", msgstr="Адкрыць", msgctxt="verb")),
+            "web/locale/be/LC_MESSAGES/django.po": b"not read",
+            "web/locale/be_Latn/LC_MESSAGES/django.mo": mo(entry(msgid="Open", msgstr="Adkryć")),
+            "web/locale/az/LC_MESSAGES/django.mo": mo(entry(msgid="Open", msgstr="Aç")),
+        }
+    )
+    assert list(django.read(wheel, {"aze": "az", "bel": "be", "tur": "tr"})) == [
+        Pair("web/django:Open", "Aç", "Open", "aze"),
+        Pair("web/django:Open", "Адкрыць", "Open", "bel"),
+        Pair("web/site/djangojs:Close", "Закрыць", "Close", "bel"),
+    ]
+
+
+def test_django_plurals_and_placeholders() -> None:
+    plural = polib.MOEntry(
+        msgid="%(count)d word",
+        msgid_plural="%(count)d words",
+        msgstr_plural={0: "%(count)d slovo", 1: "%(count)d slova", 2: "%(count)d slov"},
+    )
+    wheel = opened(
+        {
+            "web/locale/cs/LC_MESSAGES/django.mo": mo(
+                plural, polib.MOEntry(msgid="By %s: 50 %% of %r", msgstr="Od %s: 50 %% z %r")
+            )
+        }
+    )
+    assert sorted(pair.sides() for pair in django.read(wheel, {"ces": "cs"})) == [
+        ("Od {}: 50 % z {}", "By {}: 50 % of {}"),
+        ("{count} slov", "{count} words"),
+        ("{count} slovo", "{count} word"),
     ]
 
 
@@ -124,7 +178,9 @@ def test_without_polib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "polib", raising=False)
     monkeypatch.setattr(builtins, "__import__", without_polib)
     with pytest.raises(UserError, match="pip install polib"):
-        list(icd10.read(opened({})))
+        list(icd10.read(opened({icd10._FILE: b""})))
+    with pytest.raises(UserError, match="pip install polib"):
+        list(django.read(opened({"web/locale/az/LC_MESSAGES/django.mo": b""}), {"aze": "az"}))
 
 
 # --- the Bible --------------------------------------------------------------------------------------

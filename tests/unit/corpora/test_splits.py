@@ -6,8 +6,9 @@ import pytest
 
 from fairseq_knn.corpora.form import SPLITS
 from fairseq_knn.corpora.pair import Pair
-from fairseq_knn.corpora.parallel import HELD_OUT_SIZE, MIN_HELD_OUT_TOKENS, Parallel, by_sentence
-from fairseq_knn.corpora.splits import HELD_OUT
+from fairseq_knn.corpora.parallel import HELD_OUT_SIZE, Parallel
+from fairseq_knn.corpora.sentences import MIN_HELD_OUT_TOKENS, by_sentence
+from fairseq_knn.corpora.splits import HELD_OUT, draw
 
 split, check_disjoint = Parallel().split, Parallel().check_disjoint
 
@@ -121,3 +122,24 @@ def test_a_leak_is_found_on_either_side(leak: Pair, place: str) -> None:
     parts[place].append(leak)
     with pytest.raises(RuntimeError, match=rf"1 sentences of test\.(de|en) occur in {place}"):
         check_disjoint(parts)
+
+
+def test_drawn_from_two_collections_a_name_is_in_one_set() -> None:
+    few, many = {str(i) for i in range(400)}, {str(i) for i in range(200, 4000)}
+    one, other = draw(few, 50), draw(many, 300)
+    for places, size in ((one, 50), (other, 300)):
+        assert {place: list(places.values()).count(place) for place in HELD_OUT} == {"test": size, "valid": size}
+    common = one.keys() & other.keys()
+    assert len(common) > 5
+    assert all(one[name] == other[name] for name in common)
+
+
+def test_drawing_leaves_to_the_smaller_collection_what_it_can() -> None:
+    """What a large collection draws of the names of a small one, the small one draws too."""
+    few, many = {str(i) for i in range(400)}, {str(i) for i in range(40_000)}
+    assert few & draw(many, 300).keys() <= draw(few, 100).keys()
+
+
+def test_drawn_names_do_not_change_between_versions() -> None:
+    places = draw(map(str, range(40)), 3)
+    assert places == {"39": "valid", "9": "valid", "8": "valid", "29": "test", "13": "test", "4": "test"}
