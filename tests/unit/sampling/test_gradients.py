@@ -107,7 +107,7 @@ def test_gradients_do_not_touch_grad() -> None:
 
 @pytest.mark.parametrize("held", [1, 2, 3, 5])
 def test_the_matrix(held: int) -> None:
-    """The mean of a column is one product of mean unit vector and unit vector, which is what 2n passes would compute."""
+    """The mean of a column is the product of two vectors, the mean of unit vectors and a unit vector."""
     torch.manual_seed(3)
     development = [[torch.randn(4, 5, dtype=torch.float64)] for _ in range(5)]
     training = [[torch.randn(4, 5, dtype=torch.float64)] for _ in range(3)]
@@ -133,7 +133,7 @@ def test_the_matrix(held: int) -> None:
 
 
 def test_a_step_down_a_quadratic() -> None:
-    """loss = |theta - c|^2 / 2 has the gradient theta - c; after a step of length eta down that of a language it is known."""
+    """loss = |theta - c|^2 / 2 has the gradient theta - c, here and after a step."""
     theta = nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
     own, dev = torch.tensor([0.5, 0.5], dtype=torch.float64), torch.tensor([-1.0, 3.0], dtype=torch.float64)
     eta = 0.1

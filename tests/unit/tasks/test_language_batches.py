@@ -16,6 +16,7 @@ from fairseq_knn.tasks.language import Language
 from fairseq_knn.tasks.language_batches import LanguageBatches, Packing
 
 SIZES = (400, 100, 30)
+TENS = Packing(max_tokens=None, max_sentences=10, multiple=1)
 
 
 class Sentences(FairseqDataset):
@@ -55,7 +56,7 @@ def made(
     sampling: Sampling,
     sizes: Sequence[int] = SIZES,
     *,
-    packing: Packing = Packing(None, 10, 1),
+    packing: Packing = TENS,
     shards: int = 1,
     shard: int = 0,
     prepared: list[int] | None = None,
@@ -268,7 +269,7 @@ def test_keeping_some_sentences(by_sentence: bool) -> None:
 def test_other_languages() -> None:
     state = state_after(made(Sampling()), 3)
     other = made(Sampling(np.array([0.5, 0.5])), (10, 20))
-    with pytest.raises(ConfigurationError, match="trained with the languages l0, l1, l2, but this run has .* l0, l1:"):
+    with pytest.raises(ConfigurationError, match=r"trained with the languages l0, l1, l2, but this run has .* l0, l1:"):
         other.load_state_dict(state)
     with pytest.raises(ConfigurationError, match="--sample-instance False, but this run has --sample-instance True"):
         made(Sampling(), by_sentence=True).load_state_dict(state)
