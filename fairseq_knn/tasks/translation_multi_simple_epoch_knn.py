@@ -1,16 +1,34 @@
 """Multilingual translation with a datastore."""
 
 from argparse import ArgumentParser
+from dataclasses import dataclass
+from typing import Any
 
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.tasks import register_task
 from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleEpochTask
 
+from fairseq_knn.tasks.argparse_dataclass import dataclass_of, namespace_of
 from fairseq_knn.tasks.knn_config import KnnConfig
 from fairseq_knn.tasks.knn_task import KnnTask
 
+TranslationMultiSimpleEpochConfig = dataclass_of(
+    "TranslationMultiSimpleEpochConfig",
+    TranslationMultiSimpleEpochTask.add_args,
+    interpolated={
+        "seed": "common.seed",
+        "dataset_impl": "dataset.dataset_impl",
+        "train_subset": "dataset.train_subset",
+    },
+)
 
-@register_task("translation_multi_simple_epoch_knn")
+
+@dataclass
+class TranslationMultiSimpleEpochKnnConfig(KnnConfig, TranslationMultiSimpleEpochConfig):  # type: ignore[misc,valid-type]
+    """Settings of stock ``translation_multi_simple_epoch`` and of retrieval."""
+
+
+@register_task("translation_multi_simple_epoch_knn", dataclass=TranslationMultiSimpleEpochKnnConfig)
 class TranslationMultiSimpleEpochKnnTask(KnnTask, TranslationMultiSimpleEpochTask):
     """Stock ``translation_multi_simple_epoch`` with nearest-neighbour retrieval."""
 
@@ -19,5 +37,8 @@ class TranslationMultiSimpleEpochKnnTask(KnnTask, TranslationMultiSimpleEpochTas
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
-        TranslationMultiSimpleEpochTask.add_args(parser)
-        gen_parser_from_dataclass(parser, KnnConfig())
+        gen_parser_from_dataclass(parser, TranslationMultiSimpleEpochKnnConfig())
+
+    @classmethod
+    def setup_task(cls, cfg: Any, **kwargs: Any) -> Any:
+        return super().setup_task(namespace_of(cfg, TranslationMultiSimpleEpochTask.add_args), **kwargs)
