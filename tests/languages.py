@@ -25,6 +25,7 @@ def write(
     *,
     valid: int = 24,
     shuffled: Mapping[str, float] | None = None,
+    words_of: Mapping[str, str] | None = None,
     longest: int = 8,
     to_english: bool = True,
     seed: int = 1,
@@ -36,6 +37,7 @@ def write(
         sizes: training sentences of each language.
         valid: sentences of its valid and test sets.
         shuffled: share of a language's training sentences, the first ones, that have the target of another.
+        words_of: languages that use the words of another.
         longest: words of a sentence, at most; at least 3.
         to_english: the direction of the pairs.
         seed: of the sentences.
@@ -50,7 +52,7 @@ def write(
     generator = torch.Generator().manual_seed(seed)
 
     def in_words(language: str, sentences: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        first = dictionary.index(f"{language}0")
+        first = dictionary.index(f"{(words_of or {}).get(language, language)}0")
         end = torch.tensor([dictionary.eos()])
         return [torch.cat([sentence + first, end]) for sentence in sentences]
 

@@ -26,7 +26,8 @@ logger = logging.getLogger("fairseq_knn")
 
 # Beginning of the line that every round leaves in the log; what follows is JSON.
 ROUND = "data actor: "
-# How far MultiDDS looks ahead along a gradient, per target token of its sentences (the authors' program: of their sum).
+# How far MultiDDS looks ahead, in multiples of the gradient of the mean loss. (The authors' program takes 0.001 times the
+# gradient of the sum over a thousand tokens, uphill. Downhill, a step of that length is far beyond the bottom.)
 LOOK_AHEAD = 0.001
 # Development gradients that MultiDDS-S keeps at a time take no more than this; of a larger model or more languages it
 # computes those of the training languages again for every further block.
@@ -255,7 +256,7 @@ class _Measuring:
             own = self._compute(language)
             together: Gradient | None = None
             column = []
-            with displaced(self._gradients.parameters, own.gradient, -LOOK_AHEAD * own.tokens):
+            with displaced(self._gradients.parameters, own.gradient, -LOOK_AHEAD):
                 for weight, development in zip(weights.tolist(), self._development, strict=True):
                     theirs = self._compute(development).gradient
                     column.append(similarity(theirs, own.gradient, self._args.grad_sim))

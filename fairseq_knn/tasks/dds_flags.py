@@ -186,10 +186,10 @@ def add_dds_arguments(parser: ArgumentParser) -> None:
         "--data-actor-model-embed",
         type=int,
         default=0,
-        choices=(0, 1),
+        metavar="0|1",
         help="ave_emb: 1 reads the model's own embeddings, which the actor does not train",
     )
-    add("--data-actor-embed-grad", type=int, default=1, choices=(0, 1), help="0: the actor's embeddings stay random")
+    add("--data-actor-embed-grad", type=int, default=1, metavar="0|1", help="0: the actor's embeddings stay random")
     add("--out-score-type", choices=SCORE_TYPES, default="sigmoid", help="what the score of a sentence is")
     add(
         "--data-actor-step-update",

@@ -25,6 +25,8 @@ class ScaleNormed:
         model: nn.Module = super().build_model(cfg, from_checkpoint)  # type: ignore[misc]
         if self.scale_norm:
             use_scale_norm(model)
+        # The next checkpoint of an ensemble may be an older one, which has no state of a task.
+        self.scale_norm = self.scale_norm and not from_checkpoint
         return model
 
     def state_dict(self) -> dict[str, Any]:

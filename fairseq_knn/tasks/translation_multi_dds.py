@@ -5,6 +5,7 @@ import logging
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from fairseq import utils
 from fairseq.data import FairseqDataset
+from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.tasks import register_task
 from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleEpochTask
 from torch import Tensor, nn
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.sampling.distribution import size_distribution, weight_distribution
 from fairseq_knn.sampling.instance_actors import INSTANCE_ACTORS
+from fairseq_knn.tasks.argparse_dataclass import dataclass_of, namespace_of
 from fairseq_knn.tasks.data_actor_training import DataActorTraining
 from fairseq_knn.tasks.dds_flags import (
     add_dds_arguments,
@@ -37,7 +40,27 @@ from fairseq_knn.tasks.sentence_selection import SentenceSelection
 logger = logging.getLogger("fairseq_knn")
 
 
-@register_task("translation_multi_dds")
+_FLAGS = (TranslationMultiSimpleEpochTask.add_args, add_dds_arguments)
+_Flags = dataclass_of(
+    "_Flags",
+    *_FLAGS,
+    interpolated={
+        "seed": "common.seed",
+        "dataset_impl": "dataset.dataset_impl",
+        "train_subset": "dataset.train_subset",
+        "valid_subset": "dataset.valid_subset",
+        "update_freq": "optimization.update_freq",
+        "ddp_backend": "distributed_training.ddp_backend",
+    },
+)
+
+
+@dataclass
+class TranslationMultiDdsConfig(_Flags):  # type: ignore[misc,valid-type]
+    """Settings of stock ``translation_multi_simple_epoch`` and of language sampling."""
+
+
+@register_task("translation_multi_dds", dataclass=TranslationMultiDdsConfig)
 class TranslationMultiDdsTask(ScaleNormed, TranslationMultiSimpleEpochTask):
     """Stock ``translation_multi_simple_epoch`` with MultiDDS, MultiDDS-S and DDS.
 
@@ -46,12 +69,12 @@ class TranslationMultiDdsTask(ScaleNormed, TranslationMultiSimpleEpochTask):
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
-        TranslationMultiSimpleEpochTask.add_args(parser)
-        add_dds_arguments(parser)
+        gen_parser_from_dataclass(parser, TranslationMultiDdsConfig())
         add_scheduler_arguments(parser)
 
     @classmethod
-    def setup_task(cls, args: Namespace, **kwargs: Any) -> "TranslationMultiDdsTask":
+    def setup_task(cls, cfg: Any, **kwargs: Any) -> "TranslationMultiDdsTask":
+        args = namespace_of(cfg, *_FLAGS)
         if args.source_lang is None and args.target_lang is None:
             check_dds(args)
         task: TranslationMultiDdsTask = super().setup_task(args, **kwargs)

@@ -11,6 +11,7 @@ from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleE
 from fairseq_knn.tasks.argparse_dataclass import dataclass_of, namespace_of
 from fairseq_knn.tasks.knn_config import KnnConfig
 from fairseq_knn.tasks.knn_task import KnnTask
+from fairseq_knn.tasks.scale_normed import ScaleNormed
 
 TranslationMultiSimpleEpochConfig = dataclass_of(
     "TranslationMultiSimpleEpochConfig",
@@ -29,7 +30,7 @@ class TranslationMultiSimpleEpochKnnConfig(KnnConfig, TranslationMultiSimpleEpoc
 
 
 @register_task("translation_multi_simple_epoch_knn", dataclass=TranslationMultiSimpleEpochKnnConfig)
-class TranslationMultiSimpleEpochKnnTask(KnnTask, TranslationMultiSimpleEpochTask):
+class TranslationMultiSimpleEpochKnnTask(KnnTask, ScaleNormed, TranslationMultiSimpleEpochTask):
     """Stock ``translation_multi_simple_epoch`` with nearest-neighbour retrieval."""
 
     knn_trains_with = "train the combiner with --task translation_knn, one language pair at a time"
