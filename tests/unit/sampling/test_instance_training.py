@@ -58,11 +58,11 @@ def test_equals_adam_on_the_papers_loss(score_type: str) -> None:
 def test_scores_follow_rewards(score_type: str) -> None:
     learner = trainer(score_type)
     with torch.no_grad():  # as in evaluation
-        for _ in range(150):
+        for _ in range(50):
             learner.step(SOURCE, TARGET, REWARDS)
     scores = learner.actor(SOURCE, TARGET)
-    first = 1.0 if score_type == "exp" else 0.5
-    assert scores[1] < first < scores[2]
+    assert scores.argmin() == REWARDS.argmin()
+    assert scores.argmax() == REWARDS.argmax()
     assert all(parameter.grad is None for parameter in learner.actor.parameters())
 
 
