@@ -52,8 +52,8 @@ def keep_random(size: int, fraction: float, rng: np.random.Generator) -> NDArray
 def keep_random_by_length(lengths: ArrayLike, fraction: float, rng: np.random.Generator) -> NDArray[np.int64]:
     """Drop sentences at random, as many among the short as among the long.
 
-    The sentences, sorted by length, are cut into 50 bins of one size, and every bin gives its share: rounded so that
-    the shares add up to the whole.
+    The sentences, sorted by length, are cut into 50 bins of one size, and every bin gives its share. It is rounded up
+    or down by chance, so that the shares add up and all sentences are as likely to be dropped.
 
     Args:
         lengths: of the sentences, (N,).
@@ -67,11 +67,14 @@ def keep_random_by_length(lengths: ArrayLike, fraction: float, rng: np.random.Ge
         ConfigurationError: the fraction is out of its range.
     """
     order = np.argsort(np.asarray(lengths), kind="stable")
-    kept, start = [], 0
+    size = len(order)
+    dropped = _dropped(size, fraction)
+    offset = int(rng.integers(max(size, 1)))
+    kept, end = [], 0
     for part in np.array_split(order, _BINS):
-        end = start + len(part)
-        kept.append(rng.permutation(part)[_dropped(end, fraction) - _dropped(start, fraction) :])
-        start = end
+        start, end = end, end + len(part)
+        share = (end * dropped + offset) // max(size, 1) - (start * dropped + offset) // max(size, 1)
+        kept.append(rng.permutation(part)[share:])
     return np.sort(np.concatenate(kept))
 
 

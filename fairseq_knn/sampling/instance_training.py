@@ -1,5 +1,6 @@
 """Training of the actors that score sentence pairs."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor
 from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.sampling.instance_actors import InstanceActor
 
-_LEAST = 1e-20  # scores below it have no finite logarithm to learn from
+_LOG_LEAST = math.log(1e-20)  # of scores far below it nothing is learnt
 
 
 class InstanceActorTrainer:
@@ -59,8 +60,10 @@ class InstanceActorTrainer:
     def _gradients_of_sum(self, source: Tensor, target: Tensor, rewards: Tensor) -> list[Tensor]:
         if len(rewards) == 0:
             return [torch.zeros_like(parameter) for parameter in self._trained]
-        scores = self.actor(source, target)
-        gains = (_LEAST + scores).log() if self.actor.score_type == "exp" else scores
+        logits = self.actor.logits(source, target)
+        # logaddexp is log(1e-20 + exp(x)), also where exp(x) is too large for float32.
+        exponential = self.actor.score_type == "exp"
+        gains = logits.logaddexp(logits.new_tensor(_LOG_LEAST)) if exponential else logits.sigmoid()
         return list(torch.autograd.grad(-(gains * rewards.to(gains)).sum(), self._trained))
 
     def state_dict(self) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from fairseq_knn.sampling.instance_actors.tables import mean_over, token_tables
 class AveEmbActor(InstanceActor):
     """Scores the mean of the source's embeddings beside the mean of the target's with one linear layer.
 
-    What it knows of the source and what it knows of the target are added up, so it learns which words, topics and
-    styles help; whether a target translates its source it cannot see.
+    What it makes of the source and what it makes of the target are added up, so it learns which words, topics and
+    styles help. It cannot compare the two: the best it can do against wrong translations is to learn a sum that comes
+    out the same for all right ones, and then half of the wrong ones lie above it.
     """
 
     def __init__(self, settings: InstanceActorSettings) -> None:

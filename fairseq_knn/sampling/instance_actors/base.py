@@ -30,14 +30,19 @@ class InstanceActor(nn.Module, ABC):
         """Float32 (B, features) of tokens, int64 (B, S) and (B, T)."""
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
-        """Score sentence pairs.
+        """Scores of sentence pairs, float32 (B,), for what :meth:`logits` takes."""
+        logits = self.logits(source, target)
+        return logits.exp() if self.score_type == "exp" else logits.sigmoid()
+
+    def logits(self, source: Tensor, target: Tensor) -> Tensor:
+        """What the scores are made of: in the same order, and apart where float32 has no score between or above.
 
         Args:
             source: tokens, int64 (B, S), padded at either end.
             target: tokens, int64 (B, T), padded at either end.
 
         Returns:
-            scores, float32 (B,).
+            float32 (B,).
         """
-        output: Tensor = self.output(self.features(source, target)).squeeze(-1)
-        return output.exp() if self.score_type == "exp" else output.sigmoid()
+        logits: Tensor = self.output(self.features(source, target)).squeeze(-1)
+        return logits
