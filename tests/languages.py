@@ -26,6 +26,7 @@ def write(
     valid: int = 24,
     shuffled: Mapping[str, float] | None = None,
     words_of: Mapping[str, str] | None = None,
+    words: int = WORDS,
     longest: int = 8,
     to_english: bool = True,
     seed: int = 1,
@@ -38,6 +39,7 @@ def write(
         valid: sentences of its valid and test sets.
         shuffled: share of a language's training sentences, the first ones, that have the target of another.
         words_of: languages that use the words of another.
+        words: that occur.
         longest: words of a sentence, at most; at least 3.
         to_english: the direction of the pairs.
         seed: of the sentences.
@@ -59,7 +61,7 @@ def write(
     for language, size in sizes.items():
         for split, count in (("train", size), ("valid", valid), ("test", valid)):
             lengths = torch.randint(3, longest + 1, (count,), generator=generator).tolist()
-            meanings = [torch.randint(0, WORDS, (length,), generator=generator) for length in lengths]
+            meanings = [torch.randint(0, words, (length,), generator=generator) for length in lengths]
             targets = list(meanings)
             if split == "train":
                 wrong = int((shuffled or {}).get(language, 0) * count)

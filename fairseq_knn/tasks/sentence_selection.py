@@ -92,7 +92,9 @@ class SentenceSelection:
         with undisturbed(model):
             towards = gradients.compute(language.dataset, sentences, int(generator.integers(2**31))).gradient
             rewards = instance_rewards(gradients.parameters, lambda: _sentence_losses(model, sample), towards)
-        self._trainer.step(*_sides(sample), rewards)
+        # Early in training nearly all rewards are positive, which would drive all scores to their upper end. They count
+        # against each other.
+        self._trainer.step(*_sides(sample), rewards - rewards[rewards.isfinite()].mean())
 
     # --- what is left out -------------------------------------------------------------------------
 
@@ -124,7 +126,7 @@ class SentenceSelection:
 
     @torch.no_grad()
     def _scores(self, language: Language, packing: Packing) -> NDArray[np.float64]:
-        """The actor's score of every member, (N,); the processes share the work."""
+        """What orders the members by the actor's scores, (N,); the processes share the work."""
         assert self._trainer is not None
         actor = self._trainer.actor
         rank, world = place_and_number()
@@ -135,7 +137,7 @@ class SentenceSelection:
             for batch in tqdm(batches, desc=f"scoring {language.name}", disable=rank > 0, mininterval=10):
                 sample = language.dataset.collater([language.dataset[int(index)] for index in batch])
                 places = torch.from_numpy(np.searchsorted(language.members, sample["id"].numpy())).to(device)
-                scores[places] = actor(*(side.to(device) for side in _sides(sample))).double()
+                scores[places] = actor.logits(*(side.to(device) for side in _sides(sample))).double()
         return sum_of_processes(scores).cpu().numpy()
 
     # --- checkpoints ------------------------------------------------------------------------------

@@ -165,18 +165,37 @@ def test_stopped_and_resumed_equals_straight(stop: int, settings: Sequence[objec
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize("method", ["multidds-s", "multidds"])
 def test_a_language_that_teaches_nothing_is_read_less(method: str, seed: int, tmp_path: Path) -> None:
-    """Two languages, one with the targets of other sentences."""
-    data = languages.write(tmp_path / "data", {"aa": 300, "bb": 300}, shuffled={"bb": 1.0}, seed=seed)
+    """Two languages of the same words, one with the targets of other sentences."""
+    data = languages.write(
+        tmp_path / "data", {"aa": 400, "bb": 400}, shuffled={"bb": 1.0}, words_of={"bb": "aa"}, seed=seed
+    )
     run = languages.train(
         *(tmp_path / "save", data, ["aa", "bb"], "--seed", seed, "--max-update", 150, "--disable-validation"),
-        *("--update-language-sampling", 10, "--data-actor", "base", "--data-actor-lr", 0.01),
-        *("--data-actor-optim-step", 5, "--loss-steps", 2),
+        *("--batch-size", 32, "--update-language-sampling", 10, "--data-actor", "base", "--data-actor-lr", 0.01),
+        *("--data-actor-optim-step", 5, "--loss-steps", 4),
         *(("--data-actor-multilin",) if method == "multidds-s" else ()),
     )
     made = rounds(run)
     for one in made:
         print(f"update {one['update']}: P of the shuffled language {one['p']['bb-eng']:.3f}, rewards {one['reward']}")
     assert made[-1]["p"]["bb-eng"] <= 0.45
+
+
+def test_wrong_translations_are_left_out(tmp_path: Path) -> None:
+    """A fifth of the targets belong to other sentences; chance would leave out a fifth of these."""
+    data = languages.write(tmp_path / "data", {"aa": 600}, shuffled={"aa": 0.2})
+    run = languages.train(
+        *(tmp_path / "save", data, ["aa"], "--max-epoch", 13, "--batch-size", 32, "--disable-validation"),
+        *("--data-actor", "transformer", "--data-actor-lr", 0.001, "--data-actor-step-update"),
+        *("--data-filter-percentage", 0.2, "--select-by-dds-epoch", 13),
+    )
+    assert run.status == 0, run.log[-2000:]
+    assert "aa-eng: 480 of 600 training sentences are kept" in run.log
+    (mask,) = checkpoint(tmp_path / "save")["extra_state"]["train_iterator"]["kept"]
+    kept = np.unpackbits(mask.numpy())[:600]
+    left_out = 1 - kept[:120].mean()  # the wrong ones are the first
+    print(f"{left_out:.0%} of the wrong translations are left out")
+    assert left_out >= 0.4
 
 
 @pytest.mark.parametrize("to_english", [False, True])
