@@ -1,9 +1,6 @@
 """Two processes that train a combiner together do what one does with ``--update-freq 2``."""
 
-import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +8,8 @@ import pytest
 import torch
 
 from fairseq_knn.retrieval import cache
-from tests import cli, toy
-from tests.integration.ranks import SHARD_SENTENCES
+from tests import toy
+from tests.integration.ranks import SHARD_SENTENCES, Planned, together
 
 # Seven batches: at the end of every epoch the second process has none left, and goes through one that does not count.
 COMMON = ("--train-subset", "valid", "--max-update", 10, "--report-accuracy")
@@ -27,31 +24,6 @@ RUNS: dict[str, tuple[tuple[object, ...], tuple[str, ...], bool]] = {  # combine
     "smoothed.cached": (SMOOTHED, DEFAULT, True),
     "robust.cached": (ROBUST, DEFAULT, True),
 }
-TIMEOUT = 240  # seconds: processes that do not agree wait for each other forever
-
-
-def together(plan: Path, runs: list[list[str]]) -> None:
-    """Let two processes make all runs."""
-    plan.write_text(json.dumps(runs), encoding="utf-8")
-    command = [sys.executable, "-m", "tests.integration.ranks"]
-    ranks = [
-        subprocess.Popen(
-            [*command, str(rank), "2", str(plan)],
-            cwd=cli.ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        outputs = [rank.communicate(timeout=TIMEOUT)[0] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
-    for rank, output in zip(ranks, outputs, strict=True):
-        assert rank.returncode == 0, output[-3000:]
 
 
 def checkpoint(directory: Path, name: str = "checkpoint_last.pt") -> dict[str, Any]:
@@ -70,11 +42,11 @@ def trained(datastore: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every run by two processes, and the last resumed in the middle of an epoch and at the end of one."""
     root = tmp_path_factory.mktemp("together")
 
-    def run(name: str, directory: str, started_from: Path | str = "") -> list[str]:
+    def run(name: str, directory: str, started_from: Path | str = "") -> Planned:
         combiner, ddp, cached = RUNS[name]
         keep = ("--knn-cache", root / "caches" / name) if cached else ()
-        plan = (directory, root / directory, started_from, datastore, *combiner, *COMMON, *ddp, *keep)
-        return [str(one) for one in plan]
+        arguments = [str(one) for one in (*combiner, *COMMON, *ddp, *keep)]
+        return Planned(directory, "combiner", str(root / directory), [str(datastore)], arguments, str(started_from))
 
     runs = [run(name, name) for name in RUNS]
     for stopped in ("checkpoint_2_6.pt", "checkpoint1.pt"):

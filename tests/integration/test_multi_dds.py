@@ -49,7 +49,7 @@ def assert_same_training(one: Path, other: Path) -> None:
         assert torch.equal(tensor, right["model"][name]), name
     assert_equal(left["last_optimizer_state"], right["last_optimizer_state"])
     for name in ("train_iterator", "TranslationMultiDdsTask"):
-        assert_equal(left["extra_state"][name], right["extra_state"][name])
+        assert_equal(left["extra_state"].get(name), right["extra_state"].get(name))
 
 
 def assert_equal(one: Any, other: Any) -> None:
@@ -151,8 +151,9 @@ def test_without_its_flags_it_is_the_stock_task(data: Path, tmp_path: Path) -> N
         (10, (*ACTOR, "--baseline")),  # at a round
         (6, (*MULTIDDS_S, "--sample-instance", "--update-freq", 2, "--data-actor", "lan")),
         (18, (*MULTIDDS_S, "--data-actor", "interpolate_grad")),  # at the end of an epoch
+        (6, ("--data-actor", "ave_emb", "--data-actor-step-update")),
     ],
-    ids=["multidds-s", "multidds", "instances", "epoch"],
+    ids=["multidds-s", "multidds", "instances", "epoch", "selection"],
 )
 def test_stopped_and_resumed_equals_straight(stop: int, settings: Sequence[object], data: Path, tmp_path: Path) -> None:
     for directory, updates in (("straight", (23,)), ("resumed", (stop, 23))):
@@ -181,21 +182,54 @@ def test_a_language_that_teaches_nothing_is_read_less(method: str, seed: int, tm
     assert made[-1]["p"]["bb-eng"] <= 0.45
 
 
-def test_wrong_translations_are_left_out(tmp_path: Path) -> None:
-    """A fifth of the targets belong to other sentences; chance would leave out a fifth of these."""
+def test_wrong_translations_are_rewarded_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fifth of the targets belong to other sentences. The actor learns from every batch, and leaves out a fifth."""
+    from fairseq_knn.tasks import sentence_selection
+
+    rewards: list[torch.Tensor] = []
+    wrong: list[torch.Tensor] = []
+    measure, learn = sentence_selection.instance_rewards, sentence_selection.SentenceSelection.learn
+
+    def measured(*arguments: Any) -> torch.Tensor:
+        rewards.append(measure(*arguments))
+        return rewards[-1]
+
+    def learned(self: Any, sample: Any, *arguments: Any) -> None:
+        learn(self, sample, *arguments)
+        wrong.append(sample["id"] < 120)
+
+    monkeypatch.setattr(sentence_selection, "instance_rewards", measured)
+    monkeypatch.setattr(sentence_selection.SentenceSelection, "learn", learned)
     data = languages.write(tmp_path / "data", {"aa": 600}, shuffled={"aa": 0.2})
-    run = languages.train(
-        *(tmp_path / "save", data, ["aa"], "--max-epoch", 13, "--batch-size", 32, "--disable-validation"),
-        *("--data-actor", "transformer", "--data-actor-lr", 0.001, "--data-actor-step-update"),
-        *("--data-filter-percentage", 0.2, "--select-by-dds-epoch", 13),
+    settings = (
+        *("--max-epoch", 9, "--batch-size", 32, "--disable-validation", "--data-actor-step-update"),
+        *("--data-actor", "transformer", "--data-actor-lr", 0.001, "--loss-steps", 3),
+        *("--data-filter-percentage", 0.2, "--select-by-dds-epoch", 9),
     )
+    run = languages.train(tmp_path / "save", data, ["aa"], *settings)
     assert run.status == 0, run.log[-2000:]
+    assert len(rewards) == 8 * 19 + 15  # 480 sentences in the last epoch, 600 before
+    late, theirs = torch.cat(rewards[76:152]), torch.cat(wrong[76:152])
+    assert late[theirs].mean() < late[~theirs].mean() - 0.2
+    ranks = late.argsort().argsort().double()
+    count = int((~theirs).sum())
+    area = (ranks[~theirs].mean() - (count - 1) / 2) / int(theirs.sum())
+    assert area > 0.6  # of two sentences, a right one and a wrong one, the right one has the higher reward
     assert "aa-eng: 480 of 600 training sentences are kept" in run.log
     (mask,) = checkpoint(tmp_path / "save")["extra_state"]["train_iterator"]["kept"]
-    kept = np.unpackbits(mask.numpy())[:600]
-    left_out = 1 - kept[:120].mean()  # the wrong ones are the first
-    print(f"{left_out:.0%} of the wrong translations are left out")
-    assert left_out >= 0.4
+    assert int(np.unpackbits(mask.numpy()).sum()) == 480
+
+
+@pytest.mark.parametrize("flag", ["--random-data-filter", "--random-data-filter-by-len"])
+def test_leaving_out_at_random(flag: str, data: Path, tmp_path: Path) -> None:
+    settings = ("--datasize-t", 1, "--data-filter-percentage", 0.5, "--select-by-dds-epoch", 2, flag)
+    runs = [
+        languages.train(tmp_path / name, data, NAMES, *settings, "--max-epoch", epochs)
+        for name, epochs in (("straight", 3), ("resumed", 2), ("resumed", 3))
+    ]
+    assert all("aa-eng: 100 of 200 training sentences are kept" in run.log for run in runs[:2])
+    assert "are kept" not in runs[2].log  # it is in the checkpoint
+    assert_same_training(tmp_path / "straight", tmp_path / "resumed")
 
 
 @pytest.mark.parametrize("to_english", [False, True])
