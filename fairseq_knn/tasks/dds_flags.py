@@ -353,23 +353,6 @@ def _check_stock(args: Namespace) -> None:
         )
 
 
-def numbers(flag: str, text: str, count: int, of: str) -> list[float]:
-    """The numbers of a comma-separated list.
-
-    Raises:
-        ConfigurationError: there are not as many as languages, or they are no weights.
-    """
-    try:
-        values = [float(part) for part in str(text).split(",")]
-    except ValueError:
-        raise ConfigurationError(f"{flag} {text!r} is no list of numbers: separate them by commas") from None
-    if len(values) != count:
-        raise ConfigurationError(f"{flag} has {len(values)} numbers, but there are {count} {of}: give one for each")
-    if not all(value > 0 and value < float("inf") for value in values):
-        raise ConfigurationError(f"{flag} {text!r}: weights are numbers above 0")
-    return values
-
-
 def _attribute(name: str) -> str:
     return name.removeprefix("--").replace("-", "_")
 

@@ -9,26 +9,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from fairseq import utils
 from fairseq.data import FairseqDataset
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.tasks import register_task
 from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleEpochTask
-from torch import Tensor, nn
+from torch import nn
 
 from fairseq_knn.errors import ConfigurationError
-from fairseq_knn.sampling.distribution import size_distribution, weight_distribution
+from fairseq_knn.sampling.distribution import size_distribution
 from fairseq_knn.sampling.instance_actors import INSTANCE_ACTORS
+from fairseq_knn.sampling.utility import development_weights
 from fairseq_knn.tasks.argparse_dataclass import dataclass_of, namespace_of
 from fairseq_knn.tasks.data_actor_training import DataActorTraining
 from fairseq_knn.tasks.dds_flags import (
     add_dds_arguments,
     add_scheduler_arguments,
     check_dds,
-    numbers,
     samples_languages,
+)
+from fairseq_knn.tasks.dds_languages import (
+    check_pairs,
+    eval_pairs,
+    language_vectors,
+    numbers,
+    starting_distribution,
 )
 from fairseq_knn.tasks.fixed_sampling import FixedSampling
 from fairseq_knn.tasks.language import Language
@@ -75,6 +80,7 @@ class TranslationMultiDdsTask(ScaleNormed, TranslationMultiSimpleEpochTask):
     @classmethod
     def setup_task(cls, cfg: Any, **kwargs: Any) -> "TranslationMultiDdsTask":
         args = namespace_of(cfg, *_FLAGS)
+        check_pairs(args)
         if args.source_lang is None and args.target_lang is None:
             check_dds(args)
         task: TranslationMultiDdsTask = super().setup_task(args, **kwargs)
@@ -85,7 +91,7 @@ class TranslationMultiDdsTask(ScaleNormed, TranslationMultiSimpleEpochTask):
         self.scale_norm = training and args.scale_norm
         self._samples = training and samples_languages(args)
         if training and args.eval_lang_pairs is not None:
-            self.eval_lang_pairs = _eval_pairs(args.eval_lang_pairs, self.lang_pairs)
+            self.eval_lang_pairs = eval_pairs(args.eval_lang_pairs, self.lang_pairs)
         self._actor: DataActorTraining | None = None
         self._selection: SentenceSelection | None = None
         self._batches: LanguageBatches | None = None
@@ -94,6 +100,31 @@ class TranslationMultiDdsTask(ScaleNormed, TranslationMultiSimpleEpochTask):
         self._epoch = 1
 
     # --- data -------------------------------------------------------------------------------------
+
+    @classmethod
+    def load_dictionary(cls, filename: str) -> Any:
+        if not Path(filename).exists():
+            raise ConfigurationError(
+                f"there is no dictionary {filename}: DATA has one for every language, as fairseq-preprocess writes it"
+            )
+        return super().load_dictionary(filename)
+
+    def check_dicts(self, dicts: dict[str, Any], source_langs: list[str], target_langs: list[str]) -> None:
+        """As stock, in a sentence.
+
+        Raises:
+            ConfigurationError: the languages of a side have different dictionaries.
+        """
+        for side, flag, languages, shared in (
+            ("source", "--srcdict", source_langs, self.args.source_dict),
+            ("target", "--tgtdict", target_langs, self.args.target_dict),
+        ):
+            for language in languages:
+                if shared is None and dicts[language] != dicts[languages[0]]:
+                    raise ConfigurationError(
+                        f"dict.{language}.txt is another dictionary than dict.{languages[0]}.txt, but all {side} "
+                        f"languages share one: binarise them with the same {flag}"
+                    )
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> None:
         """As stock; a development split is loaded for ``--eval-lang-pairs`` alone.
@@ -204,7 +235,7 @@ class TranslationMultiDdsTask(ScaleNormed, TranslationMultiSimpleEpochTask):
         """Who decides what is read, from the first batch on."""
         names = [language.name for language in languages]
         if self.args.lan_dists is not None:
-            initial = weight_distribution(numbers("--lan-dists", self.args.lan_dists, len(names), "languages"))
+            initial = starting_distribution(self.args.lan_dists, names)
         else:
             initial = size_distribution([max(len(language.members), 1) for language in languages], self.args.datasize_t)
         shown = ", ".join(f"{name} {p:.4f}" for name, p in zip(names, initial, strict=True))
@@ -213,14 +244,14 @@ class TranslationMultiDdsTask(ScaleNormed, TranslationMultiSimpleEpochTask):
             self._selection = SentenceSelection(self.args, self.source_dictionary, self.target_dictionary, self._model)
         if self.args.update_language_sampling == -1:
             return FixedSampling(initial)
-        weights = self.args.language_weight
+        weights, development = self.args.language_weight, self.eval_lang_pairs
         self._actor = DataActorTraining(
             self.args,
             names,
-            self.eval_lang_pairs,
+            development,
             initial,
-            None if weights is None else _weights(weights, len(self.eval_lang_pairs)),
-            _vectors(self.args.embedding_file, len(names)),
+            None if weights is None else development_weights(numbers("--language-weight", weights), len(development)),
+            language_vectors(self.args.embedding_file, len(names)),
         )
         return self._actor
 
@@ -301,38 +332,19 @@ class TranslationMultiDdsTask(ScaleNormed, TranslationMultiSimpleEpochTask):
         return {type(self).__name__: state} if any(state.values()) else {}
 
     def set_checkpoint_dict(self, state: dict[str, Any]) -> None:
-        if self._actor is not None and state["actor"] is not None:
-            self._actor.load_state_dict(state["actor"])
-        if self._selection is not None and state["selection"] is not None:
-            self._selection.load_state_dict(state["selection"])
+        """Go on where the run that saved this was.
 
-
-def _eval_pairs(given: str, pairs: list[str]) -> list[str]:
-    chosen = given.split(",")
-    if unknown := [pair for pair in chosen if pair not in pairs]:
-        raise ConfigurationError(
-            f"--eval-lang-pairs names {unknown[0]}, but --lang-pairs is {','.join(pairs)}: choose from these"
-        )
-    return chosen
-
-
-def _weights(given: str, count: int) -> Tensor:
-    return torch.tensor(numbers("--language-weight", given, count, "development languages"), dtype=torch.float64)
-
-
-def _vectors(path: str | None, count: int) -> Tensor | None:
-    """What describes the languages, float32 (n, e)."""
-    if path is None:
-        return None
-    try:
-        vectors = torch.from_numpy(np.loadtxt(path, dtype=np.float32, ndmin=2))
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(
-            f"--embedding-file {path} cannot be read ({error}): it has a line of numbers for every language"
-        ) from error
-    if len(vectors) != count:
-        raise ConfigurationError(
-            f"--embedding-file {path} has {len(vectors)} lines, but there are {count} languages: write one for each, "
-            "in the order of --lang-pairs"
-        )
-    return vectors
+        Raises:
+            ConfigurationError: it trained another actor, or one where this run has none.
+        """
+        for name, part, saved, flag in (
+            ("an actor of languages", self._actor, state["actor"], "--update-language-sampling"),
+            ("an actor of sentences", self._selection, state["selection"], "--data-actor-step-update"),
+        ):
+            if saved and part is None:
+                raise ConfigurationError(
+                    f"the checkpoint in --save-dir has {name}, but this run has none: pass {flag} and the other "
+                    "settings it was trained with, or choose another --save-dir"
+                )
+            if saved and part is not None:
+                part.load_state_dict(saved)

@@ -331,10 +331,15 @@ BAD_INPUT = [
     (("--data-filter-percentage", 0.2), "needs scores of sentences"),
     (("--select-by-dds-epoch", 2), "say which with --data-filter-percentage"),
     ((*MULTIDDS_S, "--sampling-method", "temperature"), "--sampling-method is stock's way"),
-    ((*MULTIDDS_S, "--language-weight", "1,2"), "--language-weight has 2 numbers, but there are 3"),
+    ((*MULTIDDS_S, "--language-weight", "1,2"), "--language-weight holds 2 weights for 3 development languages"),
     ((*MULTIDDS_S, "--lan-dists", "1,2,3"), "--lan-dists and --pretrain-type lan_dist go together"),
     ((*MULTIDDS_S, "--eval-lang-pairs", "aa-eng,dd-eng"), "--eval-lang-pairs names dd-eng, but --lang-pairs is"),
     ((*MULTIDDS_S, "--lang-pairs", "aa-eng,dd-eng"), "dd-eng has no data for 'valid'"),
+    ((*MULTIDDS_S, "--lang-pairs", "aa-eng,bb"), "--lang-pairs has 'bb', which is no pair"),
+    ((*MULTIDDS_S, "--lang-pairs", "aa-eng,aa-eng"), "names a pair twice"),
+    ((*MULTIDDS_S, "--langs", "aa,bb,eng"), "--lang-pairs has cc-eng, but --langs aa,bb,eng lacks cc: add it there"),
+    ((*MULTIDDS_S, "--lang-pairs", "aa-eng,ee-eng"), "dict.ee.txt: DATA has one for every language"),
+    ((*MULTIDDS_S, "--lang-pairs", "aa-eng,ff-eng"), "dict.ff.txt is another dictionary than dict.aa.txt"),
     ((*MULTIDDS_S, "--datasize-t", 0), "--datasize-t is 0.0: pass a temperature above 0"),
     ((*MULTIDDS_S, "--curriculum", 1), "--curriculum"),
     ((*MULTIDDS_S, "--eval-bleu"), "--eval-bleu is not supported"),
@@ -346,9 +351,9 @@ BAD_INPUT = [
 
 @pytest.mark.parametrize(("settings", "sentence"), BAD_INPUT, ids=[str(i) for i in range(len(BAD_INPUT))])
 def test_bad_input(settings: Sequence[object], sentence: str, data: Path, tmp_path: Path) -> None:
-    for language in ("dd",):
-        if not (data / f"dict.{language}.txt").exists():
-            (data / f"dict.{language}.txt").write_bytes((data / "dict.aa.txt").read_bytes())
+    ours = (data / "dict.aa.txt").read_text(encoding="utf-8")
+    (data / "dict.dd.txt").write_text(ours, encoding="utf-8")
+    (data / "dict.ff.txt").write_text(f"{ours}more 1\n", encoding="utf-8")
     with pytest.raises(ConfigurationError, match=re.escape(sentence)):
         languages.train(tmp_path, data, NAMES, "--max-update", 1, *settings)
 
@@ -374,6 +379,15 @@ def test_resuming_with_another_set_of_languages(trained: tuple[Path, cli.Run], d
         ConfigurationError, match="has an actor --data-actor base, but this run has one --data-actor lan"
     ):
         languages.train(tmp_path, data, NAMES, *MULTIDDS_S, "--data-actor", "lan", "--max-update", 50)
+
+
+def test_resuming_without_an_actor(trained: tuple[Path, cli.Run], data: Path, tmp_path: Path) -> None:
+    directory, _ = trained
+    (tmp_path / "checkpoint_last.pt").write_bytes((directory / "checkpoint_last.pt").read_bytes())
+    with pytest.raises(
+        ConfigurationError, match="has an actor of languages, but this run has none: pass --update-lang"
+    ):
+        languages.train(tmp_path, data, NAMES, "--max-update", 50)
 
 
 def test_one_sentence_and_status_1(data: Path, tmp_path: Path) -> None:
