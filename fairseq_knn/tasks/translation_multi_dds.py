@@ -133,8 +133,7 @@ class TranslationMultiDdsTask(ScaleNormed, TranslationMultiSimpleEpochTask):
             ConfigurationError: a language has no data in the split.
         """
         pairs = self.lang_pairs if split == self.args.train_subset else self.eval_lang_pairs
-        if self.training:
-            self._check_data(split, pairs)
+        self._check_data(split, pairs)
         with self._pairs(pairs):
             super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
 
@@ -155,11 +154,12 @@ class TranslationMultiDdsTask(ScaleNormed, TranslationMultiSimpleEpochTask):
                 f"{split}.{a}-{b}.{side}" for a, b in ((source, target), (target, source)) for side in (source, target)
             ]
             if not any(any(directory.glob(f"{name}*")) for directory in directories for name in names):
-                remedy = (
-                    "leave the pair out of --lang-pairs"
-                    if split == self.args.train_subset
-                    else "name the pairs that have some with --eval-lang-pairs"
-                )
+                if not self.training:
+                    remedy = "correct --gen-subset, --source-lang or --target-lang"
+                elif split == self.args.train_subset:
+                    remedy = "leave the pair out of --lang-pairs"
+                else:
+                    remedy = "name the pairs that have some with --eval-lang-pairs"
                 raise ConfigurationError(
                     f"{pair} has no data for {split!r}: there is no {names[0]} in {self.args.data}; make it with "
                     f"fairseq-preprocess, or {remedy}"
