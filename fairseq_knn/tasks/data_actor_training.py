@@ -185,6 +185,8 @@ class DataActorTraining:
         self._actor.load_state_dict(state["actor"])
         if self._baseline is not None and state["baseline"] is not None:
             self._baseline.load_state_dict(state["baseline"])
+        shown = ", ".join(f"{name} {p:.4f}" for name, p in zip(self._training, self.probabilities, strict=True))
+        logger.info(f"the data actor goes on after {self._rounds} rounds, with the probabilities {shown}")
 
 
 def _rounded(names: Sequence[str], values: Sequence[float], digits: int) -> dict[str, float]:

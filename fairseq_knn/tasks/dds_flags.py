@@ -187,7 +187,7 @@ def add_dds_arguments(parser: ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="0|1",
-        help="ave_emb: 1 reads the model's own embeddings, which the actor does not train",
+        help="1: an actor of sentences reads the model's own embeddings, which the actor does not train",
     )
     add("--data-actor-embed-grad", type=int, default=1, metavar="0|1", help="0: the actor's embeddings stay random")
     add("--out-score-type", choices=SCORE_TYPES, default="sigmoid", help="what the score of a sentence is")
@@ -229,6 +229,7 @@ def samples_languages(args: Namespace) -> bool:
     """Whether languages are drawn here, rather than as stock does."""
     return (
         args.dataset_type is not None
+        or args.sample_instance
         or args.datasize_t is not None
         or args.update_language_sampling != -1
         or args.data_actor is not None
@@ -260,6 +261,7 @@ def check_dds(args: Namespace) -> None:
         )
     _check_ranges(args)
     _check_actor(args)
+    _check_actor_settings(args)
     _check_filter(args)
     if samples_languages(args):
         _check_stock(args)
@@ -278,6 +280,11 @@ def _check_ranges(args: Namespace) -> None:
         raise ConfigurationError(f"--data-actor-lr is {args.data_actor_lr}: pass a number above 0")
     if args.datasize_t is not None and not args.datasize_t > 0:
         raise ConfigurationError(f"--datasize-t is {args.datasize_t}: pass a temperature above 0, or leave it out")
+    if args.lan_dists is not None and args.update_language_sampling == -1:
+        raise ConfigurationError(
+            "--lan-dists is where an actor of languages starts, and there is none: pass --update-language-sampling K, "
+            "or stock's --sampling-weights for weights that stay as they are"
+        )
     if (args.pretrain_type == "lan_dist") != (args.lan_dists is not None):
         raise ConfigurationError(
             "--lan-dists and --pretrain-type lan_dist go together: pass both, or none of them to start at --datasize-t"
@@ -308,6 +315,24 @@ def _check_actor(args: Namespace) -> None:
         )
 
 
+# Settings of some actors alone, with what they are when nobody gives them.
+_OF_LANGUAGE_VECTORS = {"lan_embed_dim": None, "embedding_file": None}
+_OF_SENTENCES = {"data_actor_model_embed": 0, "data_actor_embed_grad": 1, "out_score_type": "sigmoid"}
+
+
+def _check_actor_settings(args: Namespace) -> None:
+    for settings, actors in ((_OF_LANGUAGE_VECTORS, ("lan",)), (_OF_SENTENCES, tuple(INSTANCE_ACTORS))):
+        for name, default in settings.items():
+            if getattr(args, name) != default and args.data_actor not in actors:
+                raise ConfigurationError(
+                    f"{_flag(name)} is for --data-actor {' or '.join(actors)}, but that is "
+                    f"{args.data_actor or 'not given'}: leave it out"
+                )
+    for name in ("data_actor_model_embed", "data_actor_embed_grad"):
+        if getattr(args, name) not in (0, 1):
+            raise ConfigurationError(f"{_flag(name)} is {getattr(args, name)}: pass 0 or 1")
+
+
 def _check_filter(args: Namespace) -> None:
     share, epoch = args.data_filter_percentage, args.select_by_dds_epoch
     at_random = args.random_data_filter or args.random_data_filter_by_len
@@ -316,6 +341,11 @@ def _check_filter(args: Namespace) -> None:
             raise ConfigurationError(
                 "--select-by-dds-epoch and --random-data-filter leave out a share of the sentences: say which with "
                 "--data-filter-percentage, as .2 for a fifth"
+            )
+        if args.data_actor_step_update:
+            raise ConfigurationError(
+                f"--data-actor {args.data_actor} scores sentences so that some are left out: say how many with "
+                "--data-filter-percentage, and when with --select-by-dds-epoch"
             )
         return
     if not share < 1:
@@ -346,6 +376,11 @@ def _check_stock(args: Namespace) -> None:
                 f"{_flag(name)} is stock's way of sampling languages, and --dataset-type multi, --datasize-t and the "
                 "data actor are this task's: pass one or the other"
             )
+    sentences = getattr(args, "virtual_data_size", None)
+    if sentences is not None and sentences < 1:
+        raise ConfigurationError(
+            f"--virtual-data-size is {sentences}: pass how many sentences an epoch has, or leave it out"
+        )
     if getattr(args, "ddp_backend", None) == "fully_sharded" and args.data_actor is not None:
         raise ConfigurationError(
             "--ddp-backend fully_sharded spreads the parameters over processes, but a reward needs the whole gradient: "

@@ -49,6 +49,8 @@ def eval_pairs(given: str, pairs: list[str]) -> list[str]:
         raise ConfigurationError(
             f"--eval-lang-pairs names {unknown[0]}, but --lang-pairs is {','.join(pairs)}: choose from these"
         )
+    if len(set(chosen)) < len(chosen):
+        raise ConfigurationError(f"--eval-lang-pairs {given} names a pair twice: name each once")
     return chosen
 
 

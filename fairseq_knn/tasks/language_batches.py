@@ -1,5 +1,6 @@
 """Batches of languages that are drawn by probabilities which change while the data is read."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -71,6 +72,7 @@ class Segment:
         length: its batches, over all processes.
         probabilities: in force.
         dealt: how far the deck of each language was when it began.
+        left: sentences of each language that were dealt before and not read (where languages are drawn by sentence).
     """
 
     number: int
@@ -78,6 +80,7 @@ class Segment:
     length: int
     probabilities: Sequence[float]
     dealt: Sequence[int]
+    left: Sequence[Sequence[int]]
 
 
 class LanguageBatches(iterators.EpochBatchIterating):
@@ -131,6 +134,8 @@ class LanguageBatches(iterators.EpochBatchIterating):
         self._kept: list[Indices] | None = None
         self._segment: Segment | None = None
         self._drawn = 0
+        self._born = self.epoch
+        self._left: list[list[int]] = [[] for _ in languages]
         self._cur_epoch_itr: iterators.CountingIterator | None = None
         self._next_epoch_itr: iterators.CountingIterator | None = None
         self._lay_out([0] * len(self._all))
@@ -156,6 +161,7 @@ class LanguageBatches(iterators.EpochBatchIterating):
             kept: for each language, places among its members at the construction, ascending.
         """
         self._kept = list(kept)
+        self._left = [[] for _ in self._all]
         self._lay_out([0] * len(self._all))
 
     def _lay_out(self, dealt: Sequence[int]) -> None:
@@ -188,7 +194,8 @@ class LanguageBatches(iterators.EpochBatchIterating):
             deck.dealt = count
 
     def _generator(self, *key: int) -> np.random.Generator:
-        return np.random.default_rng([self._seed % 2**32, *key])
+        # Of data in shards, every epoch has batches of its own: without its number all would begin alike.
+        return np.random.default_rng([self._seed % 2**32, self._born, *key])
 
     def _sentence_deck(self, language: int, sentences: Indices) -> Deck[Any]:
         return Deck(lambda turn: self._generator(_PASSES, language, turn).permutation(sentences))
@@ -225,6 +232,7 @@ class LanguageBatches(iterators.EpochBatchIterating):
             length=length * self._shards,
             probabilities=list(map(float, self._sampling.probabilities)),
             dealt=[deck.dealt for deck in self._decks],
+            left=[list(left) for left in self._left],
         )
 
     def _draw(self, segment: Segment) -> list[Indices]:
@@ -238,17 +246,21 @@ class LanguageBatches(iterators.EpochBatchIterating):
             dealt = [iter(deck.deal(count)) for deck, count in zip(self._batch_decks, counts, strict=True)]
             return [next(dealt[language]) for language in order]
         batches: list[Indices] = []
+        self._left = [list(left) for left in segment.left]
         while (missing := segment.length - len(batches)) > 0:
             counts = stratified_counts(probabilities, math.ceil(missing * self._sentences_per_batch), generator)
-            sentences = np.concatenate(
-                [
-                    np.asarray(deck.deal(count), np.int64)
-                    for deck, count in zip(self._sentence_decks, counts, strict=True)
-                ]
-            )
+            sentences = np.array([i for language, count in enumerate(counts) for i in self._next(language, int(count))])
             packed = self.packing.pack(self.dataset, self._by_length(generator.permutation(sentences)))
             batches += [packed[place] for place in generator.permutation(len(packed))]
+        for sentence in itertools.chain(*batches[segment.length :]):
+            self._left[int(np.searchsorted(self._first, sentence, side="right")) - 1].append(int(sentence))
         return batches[: segment.length]
+
+    def _next(self, language: int, count: int) -> list[int]:
+        """Sentences of a language, those first that were dealt and not read."""
+        left = self._left[language]
+        taken, self._left[language] = left[:count], left[count:]
+        return taken + [int(sentence) for sentence in self._sentence_decks[language].deal(count - len(taken))]
 
     def _read(self, offset: int) -> Iterator[Any]:
         """This process's batches of the epoch, from the one of number *offset* on."""
@@ -336,6 +348,8 @@ class LanguageBatches(iterators.EpochBatchIterating):
             "drawn": self._drawn,
             "segment": None if self._segment is None else asdict(self._segment),
             "dealt": [deck.dealt for deck in self._decks],
+            "left": self._left,
+            "born": self._born,
             "kept": None
             if self._kept is None
             else [pack_kept(kept, len(language.members)) for kept, language in zip(self._kept, self._all, strict=True)],
@@ -366,7 +380,9 @@ class LanguageBatches(iterators.EpochBatchIterating):
             self._kept = [
                 _unpacked(mask, language) for mask, language in zip(state_dict["kept"], self._all, strict=True)
             ]
+        self._born = state_dict["born"]
         self._lay_out(state_dict["dealt"])
+        self._left = state_dict["left"]
         self._drawn = state_dict["drawn"]
         self._segment = None if state_dict["segment"] is None else Segment(**state_dict["segment"])
         position = state_dict["iterations_in_epoch"] * state_dict["shards"] // self._shards

@@ -39,6 +39,7 @@ class SentenceSelection:
 
     def __init__(self, args: Namespace, source: Dictionary, target: Dictionary, model: Any) -> None:
         self._args = args
+        self._padding = target.pad()
         self._trainer: InstanceActorTrainer | None = None
         if args.data_actor in INSTANCE_ACTORS:
             settings = InstanceActorSettings(
@@ -91,10 +92,19 @@ class SentenceSelection:
         model = gradients.model
         with undisturbed(model):
             towards = gradients.compute(language.dataset, sentences, int(generator.integers(2**31))).gradient
-            rewards = instance_rewards(gradients.parameters, lambda: _sentence_losses(model, sample), towards)
+            rewards = instance_rewards(gradients.parameters, lambda: self._losses(model, sample), towards)
         # Early in training nearly all rewards are positive, which would drive all scores to their upper end. They count
         # against each other.
         self._trainer.step(*_sides(sample), rewards - rewards[rewards.isfinite()].mean())
+
+    def _losses(self, model: Any, sample: Mapping[str, Any]) -> Tensor:
+        """Mean cross-entropy per token of every sentence, nats, (B,)."""
+        log_probs = model.get_normalized_probs(model(**sample["net_input"]), log_probs=True, sample=sample)
+        target = sample["target"]
+        real: Tensor = target.ne(self._padding)
+        losses = -log_probs.view(*target.shape, -1).gather(-1, target.unsqueeze(-1)).squeeze(-1)
+        mean: Tensor = (losses.float() * real).sum(dim=1) / real.sum(dim=1)
+        return mean
 
     # --- what is left out -------------------------------------------------------------------------
 
@@ -153,16 +163,6 @@ class SentenceSelection:
 
 def _sides(sample: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     return sample["net_input"]["src_tokens"], sample["target"]
-
-
-def _sentence_losses(model: Any, sample: Mapping[str, Any]) -> Tensor:
-    """Mean cross-entropy per token of every sentence, nats, (B,)."""
-    log_probs = model.get_normalized_probs(model(**sample["net_input"]), log_probs=True, sample=sample)
-    target = sample["target"]
-    real: Tensor = target.ne(model.decoder.padding_idx)
-    losses = -log_probs.view(*target.shape, -1).gather(-1, target.unsqueeze(-1)).squeeze(-1)
-    mean: Tensor = (losses.float() * real).sum(dim=1) / real.sum(dim=1)
-    return mean
 
 
 def _average(tensors: Sequence[Tensor]) -> None:

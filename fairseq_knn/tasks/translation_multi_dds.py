@@ -239,7 +239,7 @@ class TranslationMultiDdsTask(ScaleNormed, TranslationMultiSimpleEpochTask):
         else:
             initial = size_distribution([max(len(language.members), 1) for language in languages], self.args.datasize_t)
         shown = ", ".join(f"{name} {p:.4f}" for name, p in zip(names, initial, strict=True))
-        logger.info(f"languages are drawn with the probabilities {shown}")
+        logger.info(f"at first, languages are drawn with the probabilities {shown}")
         if self.args.data_actor in INSTANCE_ACTORS or self.args.data_filter_percentage > 0:
             self._selection = SentenceSelection(self.args, self.source_dictionary, self.target_dictionary, self._model)
         if self.args.update_language_sampling == -1:
@@ -258,6 +258,12 @@ class TranslationMultiDdsTask(ScaleNormed, TranslationMultiSimpleEpochTask):
     # --- training ---------------------------------------------------------------------------------
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> nn.Module:
+        for name in ("checkpoint_activations", "offload_activations"):
+            if self.training and self.args.data_actor is not None and getattr(cfg, name, False):
+                raise ConfigurationError(
+                    f"--{name.replace('_', '-')} computes activations again in backward passes alone, but rewards "
+                    "are gradients that leave .grad as it is: leave it out"
+                )
         self._model = super().build_model(cfg, from_checkpoint)
         return self._model
 

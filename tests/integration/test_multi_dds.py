@@ -25,6 +25,7 @@ ACTOR = (
     *("--utility-type", "ave", "--datasize-t", 1, "--pretrain-data-actor", "--pretrain-type", "datasize"),
 )
 MULTIDDS_S = (*ACTOR, "--data-actor-multilin")
+LATER = ("--data-filter-percentage", 0.2, "--select-by-dds-epoch", 99)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +152,7 @@ def test_without_its_flags_it_is_the_stock_task(data: Path, tmp_path: Path) -> N
         (10, (*ACTOR, "--baseline")),  # at a round
         (6, (*MULTIDDS_S, "--sample-instance", "--update-freq", 2, "--data-actor", "lan")),
         (18, (*MULTIDDS_S, "--data-actor", "interpolate_grad")),  # at the end of an epoch
-        (6, ("--data-actor", "ave_emb", "--data-actor-step-update")),
+        (6, ("--data-actor", "ave_emb", "--data-actor-step-update", *LATER)),
     ],
     ids=["multidds-s", "multidds", "instances", "epoch", "selection"],
 )
@@ -342,9 +343,15 @@ BAD_INPUT = [
     ((*MULTIDDS_S, "--lang-pairs", "aa-eng,ff-eng"), "dict.ff.txt is another dictionary than dict.aa.txt"),
     ((*MULTIDDS_S, "--datasize-t", 0), "--datasize-t is 0.0: pass a temperature above 0"),
     ((*MULTIDDS_S, "--curriculum", 1), "--curriculum"),
+    ((*MULTIDDS_S, "--eval-lang-pairs", "aa-eng,aa-eng"), "--eval-lang-pairs aa-eng,aa-eng names a pair twice"),
+    (("--pretrain-type", "lan_dist", "--lan-dists", "1,1,1"), "--lan-dists is where an actor of languages starts"),
+    (("--data-actor", "ave_emb", "--data-actor-step-update"), "say how many with --data-filter-percentage"),
+    ((*MULTIDDS_S, "--lan-embed-dim", 4), "--lan-embed-dim is for --data-actor lan, but that is base: leave it out"),
+    ((*MULTIDDS_S, "--virtual-data-size", 0), "--virtual-data-size is 0"),
+    ((*MULTIDDS_S, "--checkpoint-activations"), "--checkpoint-activations computes activations again"),
     ((*MULTIDDS_S, "--eval-bleu"), "--eval-bleu is not supported"),
     ((*MULTIDDS_S, "--dataset-type", "tcs"), "--dataset-type tcs is not supported"),
-    ((*MULTIDDS_S, "--embedding-file", "nowhere"), "--embedding-file nowhere cannot be read"),
+    ((*MULTIDDS_S, "--data-actor", "lan", "--embedding-file", "nowhere"), "--embedding-file nowhere cannot be read"),
     ((*ACTOR, "--data-actor", "base_weight", "--eval-lang-pairs", "aa-eng"), "--eval-lang-pairs"),
 ]
 

@@ -133,6 +133,29 @@ def test_every_sentence_once_before_any_comes_again(by_sentence: bool) -> None:
     assert max(times.values()) - min(times.values()) <= 1
 
 
+@pytest.mark.parametrize("every", [1, 5, 17])
+def test_short_segments_leave_no_sentence_out(every: int) -> None:
+    """What does not fit into the batches of a segment comes in the next one."""
+    packing = Packing(max_tokens=200, max_sentences=None, multiple=8)
+    sampling = Sampling(np.array(SIZES) / sum(SIZES), every)
+    batches = made(sampling, packing=packing, by_sentence=True, sentences=3 * sum(SIZES))
+    read = [sentence for batch in epoch(batches) for sentence in batch]
+    dealt = batches.state_dict()
+    for language, size in enumerate(SIZES):
+        of_it = [sentence for sentence in read if language_of(sentence) == language]
+        assert dealt["dealt"][language] == len(of_it) + len(dealt["left"][language])
+        times = Counter(of_it)
+        assert len(times) == size or len(of_it) < size
+        assert max(times.values()) - min(times.values()) <= 2  # passes overlap by what is left over
+
+
+def test_shards_of_data_are_read_in_another_order_every_time() -> None:
+    """fairseq makes a new iterator for every epoch then."""
+    few = Sampling(np.array([0.02, 0.49, 0.49]))
+    seen = [{i for batch in epoch(made(few, epoch=number)) for i in batch if i < SIZES[0]} for number in (1, 2, 3, 4)]
+    assert len(set.union(*seen)) > 2 * max(map(len, seen))
+
+
 @pytest.mark.parametrize("by_sentence", [False, True])
 def test_a_change_takes_effect_with_the_next_segment(by_sentence: bool) -> None:
     sampling = Sampling(np.array([1 / 3] * 3), every=12)
