@@ -28,10 +28,10 @@ done
 fairseq-preprocess --source-lang languages --target-lang "$ENGLISH" --trainpref "$joint/train" --dict-only \
     --destdir "$joint" "${workers[@]}"
 for language in "${LANGUAGES[@]}"; do
-    text=$TEXT/$language-$ENGLISH
+    folder=$TEXT/$language-$ENGLISH
     fairseq-preprocess --source-lang "$language" --target-lang "$ENGLISH" \
         --srcdict "$joint/dict.languages.txt" --tgtdict "$joint/dict.$ENGLISH.txt" \
-        --trainpref "$text/train" --validpref "$text/valid" --testpref "$text/test" \
+        --trainpref "$folder/train" --validpref "$folder/valid" --testpref "$folder/test" \
         --destdir "$DATA.partial" "${workers[@]}"
 done
 rm -r "$joint"
