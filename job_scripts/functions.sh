@@ -63,6 +63,28 @@ requeue() {
     exit 0
 }
 
+# A setting for fairseq-hydra-train as hydra reads it, with all characters a path may have.
+given() {
+    echo "$1='${2//\'/\\\'}'"
+}
+
+# Trains with a command, resumably, into a directory; when it is done, finished.txt there is the command.
+train() {
+    local trained=$1
+    shift
+    if [[ -e $trained/finished.txt ]]; then
+        [[ $(<"$trained/finished.txt") == "$*" ]] ||
+            die "$trained was trained by another command (finished.txt): delete it to train anew, or only that file to" \
+                "train on"
+        echo "$trained is finished already"
+        return
+    fi
+    resumable "$@"
+    [[ -e $trained/checkpoint_best.pt ]] || die "nothing was validated: there is no $trained/checkpoint_best.pt"
+    echo "$*" >"$trained/finished.txt.partial"
+    mv "$trained/finished.txt.partial" "$trained/finished.txt"
+}
+
 # Submits a step that waits for the one before it; or, where there is no sbatch, runs it here and now.
 previous=''
 step() {

@@ -16,29 +16,12 @@ need BASE DATA
 [[ $COMBINER != vanilla ]] || die "a vanilla combiner has nothing to train: set COMBINER, or tune it with 4_tune.sh"
 need TRAIN_K
 
-# As hydra reads it, with all characters a path may have.
-given() {
-    echo "$1='${2//\'/\\\'}'"
-}
-
 case $COMBINER in
 kernel_smoothed) k=knn_k ;;
 *) k=knn_max_k ;;
 esac
-command=(fairseq-hydra-train --config-dir "$CONFIGS" --config-name "$COMBINER"
-    "$(given common.user_dir "$USER_DIR")" "$(given checkpoint.finetune_from_model "$BASE")"
-    "$(given task.data "$DATA")" "task.source_lang=$SOURCE" "task.target_lang=$TARGET"
-    "$(given task.knn_datastore_path "$STORE")" "++task.knn_nprobe=$NPROBE" "task.$k=$TRAIN_K"
-    ${NOISE_BETA:+"task.knn_noise_beta=$NOISE_BETA"} "$(given checkpoint.save_dir "$TRAINED")" "${TRAIN_OPTIONS[@]}")
-
-if [[ -e $TRAINED/finished.txt ]]; then
-    [[ $(<"$TRAINED/finished.txt") == "${command[*]}" ]] ||
-        die "$TRAINED was trained by another command (finished.txt): delete it to train anew, or only that file to" \
-            "train on"
-    echo "$TRAINED is finished already"
-    exit
-fi
-resumable "${command[@]}"
-[[ -e $TRAINED/checkpoint_best.pt ]] || die "nothing was validated: there is no $TRAINED/checkpoint_best.pt"
-echo "${command[*]}" >"$TRAINED/finished.txt.partial"
-mv "$TRAINED/finished.txt.partial" "$TRAINED/finished.txt"
+train "$TRAINED" fairseq-hydra-train --config-dir "$CONFIGS" --config-name "$COMBINER" \
+    "$(given common.user_dir "$USER_DIR")" "$(given checkpoint.finetune_from_model "$BASE")" \
+    "$(given task.data "$DATA")" "task.source_lang=$SOURCE" "task.target_lang=$TARGET" \
+    "$(given task.knn_datastore_path "$STORE")" "++task.knn_nprobe=$NPROBE" "task.$k=$TRAIN_K" \
+    ${NOISE_BETA:+"task.knn_noise_beta=$NOISE_BETA"} "$(given checkpoint.save_dir "$TRAINED")" "${TRAIN_OPTIONS[@]}"
