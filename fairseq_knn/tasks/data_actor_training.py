@@ -1,6 +1,5 @@
 """MultiDDS under stock fairseq-train: rewards of languages, and what the data actor makes of them."""
 
-import json
 import logging
 import time
 from argparse import Namespace
@@ -17,6 +16,7 @@ from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.sampling.actors import ActorSettings, LanguageActor, make_actor
 from fairseq_knn.sampling.displacement import displaced
 from fairseq_knn.sampling.gradients import Gradient, similarity, similarity_matrix, undisturbed, weighted_sum
+from fairseq_knn.sampling.round_log import Round
 from fairseq_knn.sampling.utility import RewardBaseline, row_weights
 from fairseq_knn.tasks.language import Language
 from fairseq_knn.tasks.language_gradients import LanguageGradients, LossGradient, drawn
@@ -24,9 +24,8 @@ from fairseq_knn.tasks.processes import mean_of_processes, place_and_number
 
 logger = logging.getLogger("fairseq_knn")
 
-# Beginning of the line that every round leaves in the log; what follows is JSON.
-ROUND = "data actor: "
-# How far MultiDDS looks ahead along a gradient, per target token of its sentences (the authors' program: of their sum).
+# How far MultiDDS looks ahead, in multiples of the gradient of the mean loss. (The authors' program takes 0.001 times the
+# gradient of the sum over a thousand tokens, uphill. Downhill, a step of that length is far beyond the bottom.)
 LOOK_AHEAD = 0.001
 # Development gradients that MultiDDS-S keeps at a time take no more than this; of a larger model or more languages it
 # computes those of the training languages again for every further block.
@@ -138,19 +137,18 @@ class DataActorTraining:
         for dev, row in zip(self._development, matrix.tolist(), strict=True):
             for name, value in zip(self._training, row, strict=True):
                 metrics.log_scalar(f"dds_similarity/{dev}/{name}", value, weight=0, priority=920, round=3)
-        shown = {
-            "update": self.updates,
-            "round": self._rounds,
-            "seconds": round(seconds, 3),
-            "p": _rounded(self._training, self.probabilities.tolist(), 6),
-            "reward": _rounded(self._training, rewards.tolist(), 6),
-            "development_loss": _rounded(self._development, losses.tolist(), 4),
-            "similarity": {
-                dev: _rounded(self._training, row, 4)
-                for dev, row in zip(self._development, matrix.tolist(), strict=True)
+        done = Round(
+            update=self.updates,
+            round=self._rounds,
+            seconds=seconds,
+            p=_named(self._training, self.probabilities.tolist()),
+            reward=_named(self._training, rewards.tolist()),
+            development_loss=_named(self._development, losses.tolist()),
+            similarity={
+                dev: _named(self._training, row) for dev, row in zip(self._development, matrix.tolist(), strict=True)
             },
-        }
-        logger.info(ROUND + json.dumps(shown))
+        )
+        logger.info(done.line())
 
     # --- checkpoints ------------------------------------------------------------------------------
 
@@ -186,8 +184,8 @@ class DataActorTraining:
             self._baseline.load_state_dict(state["baseline"])
 
 
-def _rounded(names: Sequence[str], values: Sequence[float], digits: int) -> dict[str, float]:
-    return {name: round(value, digits) for name, value in zip(names, values, strict=True)}
+def _named(names: Sequence[str], values: Sequence[float]) -> dict[str, float]:
+    return dict(zip(names, values, strict=True))
 
 
 class _Measuring:
@@ -255,7 +253,7 @@ class _Measuring:
             own = self._compute(language)
             together: Gradient | None = None
             column = []
-            with displaced(self._gradients.parameters, own.gradient, -LOOK_AHEAD * own.tokens):
+            with displaced(self._gradients.parameters, own.gradient, -LOOK_AHEAD):
                 for weight, development in zip(weights.tolist(), self._development, strict=True):
                     theirs = self._compute(development).gradient
                     column.append(similarity(theirs, own.gradient, self._args.grad_sim))
