@@ -24,8 +24,8 @@ from fairseq_knn.tasks.processes import mean_of_processes, place_and_number
 
 logger = logging.getLogger("fairseq_knn")
 
-# How far MultiDDS looks ahead, in multiples of the gradient of the mean loss. (The authors' program takes 0.001 times the
-# gradient of the sum over a thousand tokens, uphill. Downhill, a step of that length is far beyond the bottom.)
+# How far MultiDDS looks ahead, in multiples of the gradient of the mean loss. (The authors' program takes 0.001 times
+# the gradient of the sum over a thousand tokens, uphill. Downhill, a step of that length is far beyond the bottom.)
 LOOK_AHEAD = 0.001
 # Development gradients that MultiDDS-S keeps at a time take no more than this; of a larger model or more languages it
 # computes those of the training languages again for every further block.
