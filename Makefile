@@ -11,13 +11,15 @@ BENCH_ARGS ?=
 BIN := $(VENV)/bin
 QUICKSTART := $(BIN)/python examples/quickstart.py
 DEMO_LM := $(BIN)/python examples/demo_lm.py
+DEMO_DDS := $(BIN)/python examples/demo_dds.py
 
-.PHONY: help venv quickstart demo-lm bench test lint format clean distclean
+.PHONY: help venv quickstart demo-lm demo-dds bench test lint format clean distclean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make quickstart  build a datastore and translate with it, on a small model, on this machine"
 	@echo "make demo-lm     the same with a language model: kNN-LM and RetoMaton, perplexity and speed"
+	@echo "make demo-dds    eight languages to English: how much to sample each, fixed or learned (MultiDDS)"
 	@echo "make bench       measure speed, memory and recall; writes docs/benchmarks.md (about two hours on 2 cores)"
 	@echo "make test        lint, then all tests"
 	@echo "make lint        ruff and mypy"
@@ -41,6 +43,9 @@ quickstart: venv
 
 demo-lm: venv
 	$(DEMO_LM)
+
+demo-dds: venv
+	$(DEMO_DDS)
 
 bench: venv
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)

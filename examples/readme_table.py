@@ -6,8 +6,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-QUICKSTART, DEMO_LM = "quickstart", "demo_lm"
-PAGES = {QUICKSTART: ("README.md",), DEMO_LM: ("README.md", "docs/knn-lm.md")}
+QUICKSTART, DEMO_LM, DEMO_DDS = "quickstart", "demo_lm", "demo_dds"
+PAGES = {
+    QUICKSTART: ("README.md",),
+    DEMO_LM: ("README.md", "docs/knn-lm.md"),
+    DEMO_DDS: ("README.md", "docs/multidds.md"),
+}
 
 
 def between_markers(page: str, marker: str, text: str) -> str:
@@ -24,12 +28,14 @@ def results(marker: str) -> Any:
 
 def tables() -> dict[str, str]:
     """The table of every marker."""
+    import demo_dds
     import demo_lm
     import quickstart
 
     renderers: dict[str, Callable[[Any], str]] = {
         QUICKSTART: lambda content: quickstart.markdown(content["rows"]),
         DEMO_LM: demo_lm.markdown,
+        DEMO_DDS: demo_dds.markdown,
     }
     return {marker: render(results(marker)) for marker, render in renderers.items()}
 

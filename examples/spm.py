@@ -5,9 +5,23 @@ python examples/spm.py encode --model it.model medical/train.de medical-spm/trai
 """
 
 import argparse
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import sentencepiece
+
+
+def sample(lines: Sequence[str], most: int | None) -> Sequence[str]:
+    """At most so many lines, evenly spaced; ``None``: all."""
+    if most is None or len(lines) <= most:
+        return lines
+    return [lines[number * len(lines) // most] for number in range(most)]
+
+
+def text(paths: Sequence[Path], most: int | None) -> Iterator[str]:
+    """What pieces are learned from."""
+    return chain.from_iterable(sample(path.read_text(encoding="utf-8").splitlines(), most) for path in paths)
 
 
 def main() -> None:
@@ -16,6 +30,9 @@ def main() -> None:
     train = commands.add_parser("train", help="train a model on text files")
     train.add_argument("--model", type=Path, required=True)
     train.add_argument("--vocabulary", type=int, default=5000)
+    train.add_argument(
+        "--lines", type=int, help="of every file, evenly spaced, so that a small language counts beside large ones"
+    )
     train.add_argument("text", type=Path, nargs="+")
     encode = commands.add_parser("encode", help="write the pieces of IN to OUT, for pairs IN OUT")
     encode.add_argument("--model", type=Path, required=True)
@@ -24,7 +41,7 @@ def main() -> None:
     if args.command == "train":
         args.model.parent.mkdir(parents=True, exist_ok=True)
         sentencepiece.SentencePieceTrainer.train(
-            input=[str(path) for path in args.text],
+            sentence_iterator=text(args.text, args.lines),
             model_prefix=str(args.model.with_suffix("")),
             vocab_size=args.vocabulary,
             character_coverage=1.0,

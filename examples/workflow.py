@@ -2,11 +2,13 @@
 
 import os
 import re
-import resource
 import shlex
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 # Lines of a program's output worth showing while one waits.
@@ -29,7 +31,7 @@ class Workflow:
 
     Attributes:
         environment: of the commands; the programs of this interpreter's environment come first.
-        seconds: what all of them took, in this run or before.
+        seconds: what all of them took, in this run or before; of those side by side, their sum over how many they were.
         processor_seconds: what they computed, on all cores together: how busy the machine was otherwise does not count.
     """
 
@@ -39,6 +41,37 @@ class Workflow:
         self.environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
         self.seconds = self.processor_seconds = 0.0
         self.environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+    def run_all(self, commands: Mapping[str, str], side_by_side: int = 2) -> dict[str, str]:
+        """Run commands that do not need each other, several at a time, with one thread of computation each.
+
+        Args:
+            commands: by the names of their steps.
+            side_by_side: how many.
+
+        Returns:
+            Their outputs.
+
+        Raises:
+            CommandFailed: one of them ended with an error; those that had begun have ended, and no other has begun.
+        """
+        environment = {**self.environment, "OMP_NUM_THREADS": "1"}
+        failed = threading.Event()
+
+        def run(name: str) -> str:
+            if failed.is_set():
+                return ""
+            try:
+                return self._run(name, commands[name], environment, f"{name}: ")
+            except CommandFailed:
+                failed.set()
+                raise
+
+        with ThreadPoolExecutor(side_by_side) as pool:
+            outputs = dict(zip(commands, pool.map(run, commands), strict=True))
+        for output in outputs.values():
+            self._add_time(output, side_by_side)
+        return outputs
 
     def run(self, name: str, command: str) -> str:
         """Run a shell command, show the telling lines of its output, and return all of it.
@@ -50,15 +83,19 @@ class Workflow:
         Raises:
             CommandFailed: it ended with an error; its whole output is in ``logs/NAME.failed.log``.
         """
+        output = self._run(name, command, self.environment)
+        self._add_time(output)
+        return output
+
+    def _run(self, name: str, command: str, environment: Mapping[str, str], prefix: str = "") -> str:
         words = " ".join(command.split())
         log = self.logs / f"{name}.log"
         print(f"\n[{name}]\n$ {_wrap(words)}", flush=True)
         if log.exists() and (content := log.read_text(encoding="utf-8")).startswith(f"$ {words}\n"):
-            print("  done before", flush=True)
-            self._add_time(content)
+            print(f"  {prefix}done before", flush=True)
             return content
         partial = log.with_suffix(".part")
-        started, before = time.monotonic(), _processor_seconds()
+        started = time.monotonic()
         with partial.open("w", buffering=1, encoding="utf-8") as file:
             file.write(f"$ {words}\n")
             process = subprocess.Popen(
@@ -68,39 +105,39 @@ class Workflow:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
-                env=self.environment,
+                env=environment,
             )
             assert process.stdout is not None
             for line in process.stdout:
                 file.write(line)
                 if _INTERESTING.search(line) and not _NOISE.search(line):
-                    print(f"  {line.rstrip()[:200]}", flush=True)
-            status = process.wait()
+                    print(f"  {prefix}{line.rstrip()[:200]}", flush=True)
+            # As wait(), which does not tell what this process alone, with its children, has computed.
+            _, ended, used = os.wait4(process.pid, 0)
+            process.returncode = status = os.waitstatus_to_exitcode(ended)
         if status != 0:
             failed = log.with_suffix(".failed.log")
             partial.replace(failed)
             tail = failed.read_text(encoding="utf-8").splitlines()[-5:]
             raise CommandFailed("\n".join([*tail, f"[{name}] ended with status {status}; its output is in {failed}"]))
         with partial.open("a", encoding="utf-8") as file:
-            processors = _processor_seconds() - before
+            processors = used.ru_utime + used.ru_stime
             file.write(f"# {time.monotonic() - started:.1f} s, {processors:.1f} s of processors\n")
         partial.replace(log)
         content = log.read_text(encoding="utf-8")
-        self._add_time(content)
-        print(f"  {content.splitlines()[-1].removeprefix('# ')}", flush=True)
+        print(f"  {prefix}{content.splitlines()[-1].removeprefix('# ')}", flush=True)
         return content
 
-    def _add_time(self, log: str) -> None:
-        """What a command took is the last line of its log."""
-        if last := re.search(r"^# ([\d.]+) s, ([\d.]+) s of processors\n\Z", log, re.MULTILINE):
-            self.seconds += float(last[1])
-            self.processor_seconds += float(last[2])
+    def _add_time(self, log: str, side_by_side: int = 1) -> None:
+        seconds, processors = times(log)
+        self.seconds += seconds / side_by_side
+        self.processor_seconds += processors
 
 
-def _processor_seconds() -> float:
-    """What the processes this one has started have computed so far, on all cores together."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def times(log: str) -> tuple[float, float]:
+    """Seconds that a command took, and seconds of processors: the last line of its log."""
+    last = re.search(r"^# ([\d.]+) s, ([\d.]+) s of processors\n\Z", log, re.MULTILINE)
+    return (float(last[1]), float(last[2])) if last else (0.0, 0.0)
 
 
 def _wrap(command: str) -> str:

@@ -1,6 +1,5 @@
 """MultiDDS under stock fairseq-train: rewards of languages, and what the data actor makes of them."""
 
-import json
 import logging
 import time
 from argparse import Namespace
@@ -17,6 +16,7 @@ from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.sampling.actors import ActorSettings, LanguageActor, make_actor
 from fairseq_knn.sampling.displacement import displaced
 from fairseq_knn.sampling.gradients import Gradient, similarity, similarity_matrix, undisturbed, weighted_sum
+from fairseq_knn.sampling.round_log import Round
 from fairseq_knn.sampling.utility import RewardBaseline, row_weights
 from fairseq_knn.tasks.language import Language
 from fairseq_knn.tasks.language_gradients import LanguageGradients, LossGradient, drawn
@@ -24,8 +24,6 @@ from fairseq_knn.tasks.processes import mean_of_processes, place_and_number
 
 logger = logging.getLogger("fairseq_knn")
 
-# Beginning of the line that every round leaves in the log; what follows is JSON.
-ROUND = "data actor: "
 # How far MultiDDS looks ahead, in multiples of the gradient of the mean loss. (The authors' program takes 0.001 times
 # the gradient of the sum over a thousand tokens, uphill. Downhill, a step of that length is far beyond the bottom.)
 LOOK_AHEAD = 0.001
@@ -139,19 +137,18 @@ class DataActorTraining:
         for dev, row in zip(self._development, matrix.tolist(), strict=True):
             for name, value in zip(self._training, row, strict=True):
                 metrics.log_scalar(f"dds_similarity/{dev}/{name}", value, weight=0, priority=920, round=3)
-        shown = {
-            "update": self.updates,
-            "round": self._rounds,
-            "seconds": round(seconds, 3),
-            "p": _rounded(self._training, self.probabilities.tolist(), 6),
-            "reward": _rounded(self._training, rewards.tolist(), 6),
-            "development_loss": _rounded(self._development, losses.tolist(), 4),
-            "similarity": {
-                dev: _rounded(self._training, row, 4)
-                for dev, row in zip(self._development, matrix.tolist(), strict=True)
+        done = Round(
+            update=self.updates,
+            round=self._rounds,
+            seconds=seconds,
+            p=_named(self._training, self.probabilities.tolist()),
+            reward=_named(self._training, rewards.tolist()),
+            development_loss=_named(self._development, losses.tolist()),
+            similarity={
+                dev: _named(self._training, row) for dev, row in zip(self._development, matrix.tolist(), strict=True)
             },
-        }
-        logger.info(ROUND + json.dumps(shown))
+        )
+        logger.info(done.line())
 
     # --- checkpoints ------------------------------------------------------------------------------
 
@@ -189,8 +186,8 @@ class DataActorTraining:
         logger.info(f"the data actor goes on after {self._rounds} rounds, with the probabilities {shown}")
 
 
-def _rounded(names: Sequence[str], values: Sequence[float], digits: int) -> dict[str, float]:
-    return {name: round(value, digits) for name, value in zip(names, values, strict=True)}
+def _named(names: Sequence[str], values: Sequence[float]) -> dict[str, float]:
+    return dict(zip(names, values, strict=True))
 
 
 class _Measuring:
