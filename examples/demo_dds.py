@@ -163,11 +163,11 @@ class Demo:
             {
                 f"train-{system}": f"fairseq-train {self._task} --save-dir {quote(self.model(system).parent)} "
                 f"--seed {self.seed} --sample-instance {options} --max-update {UPDATES} --arch transformer "
-                "--share-decoder-input-output-embed "
+                "--share-decoder-input-output-embed --encoder-normalize-before --decoder-normalize-before "
                 "--encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 128 --decoder-embed-dim 128 "
                 "--encoder-ffn-embed-dim 512 --decoder-ffn-embed-dim 512 --encoder-attention-heads 4 "
                 "--decoder-attention-heads 4 --dropout 0 --optimizer adam --adam-betas '(0.9, 0.98)' "
-                "--clip-norm 1.0 --lr 4e-3 --lr-scheduler inverse_sqrt --warmup-updates 300 "
+                "--clip-norm 1.0 --lr 3e-3 --lr-scheduler inverse_sqrt --warmup-updates 300 "
                 "--criterion label_smoothed_cross_entropy --label-smoothing 0.1 --max-tokens 1024 "
                 "--no-epoch-checkpoints --disable-validation --log-format simple --log-interval 100 --num-workers 0"
                 for system, (_, options) in SYSTEMS.items()
