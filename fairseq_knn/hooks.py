@@ -151,7 +151,7 @@ def _checkpoints_of_forks() -> Callable[[], None]:
 
 
 def _checkpoints_of_combiners() -> Callable[[], None]:
-    """Where stock saves and resumes, the training of a combiner has more to keep and to restore.
+    """Where stock saves and resumes, the training of a combiner has more to keep and to restore, and a data actor has.
 
     Trainings of anything else are left to stock.
     """
@@ -177,6 +177,12 @@ def _checkpoints_of_combiners() -> Callable[[], None]:
         extra_state, epoch_iterator = stock_load(cfg, trainer, **kwargs)
         if (training := getattr(trainer.task, "knn_training", None)) is not None:
             training.after_loading(trainer, extra_state, cfg)
+        # Stock hands a task its state only where it restores the position in the data, too.
+        restore = getattr(trainer.task, "set_checkpoint_dict", None)
+        kept = (extra_state or {}).get(type(trainer.task).__name__)
+        ours = type(trainer.task).__module__.startswith("fairseq_knn.")
+        if ours and restore is not None and kept and cfg.reset_dataloader and not cfg.reset_optimizer:
+            restore(kept)
         return extra_state, epoch_iterator
 
     checkpoint_utils.save_checkpoint, checkpoint_utils.load_checkpoint = save_checkpoint, load_checkpoint

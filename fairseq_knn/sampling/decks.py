@@ -1,6 +1,6 @@
 """Dealing the sentences of a language: every one once before any comes again."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 from numpy.typing import NDArray
@@ -31,12 +31,15 @@ class Deck(Generic[Card]):
 
     def deal(self, count: int) -> list[Card]:
         """The next cards, across the ends of passes."""
-        cards: list[Card] = []
-        while len(cards) < count:
+        return [card for part in self.slices(count) for card in part]
+
+    def slices(self, count: int) -> Iterator[Sequence[Card] | NDArray[Any]]:
+        """The same in parts, one of each pass."""
+        while count > 0:
             turn, first = divmod(self.dealt, len(self))
             if turn != self._turn:
                 self._turn, self._cards = turn, self._shuffled(turn)
-            taken = self._cards[first : first + count - len(cards)]
-            cards.extend(taken)
+            taken = self._cards[first : first + count]
             self.dealt += len(taken)
-        return cards
+            count -= len(taken)
+            yield taken

@@ -1,6 +1,6 @@
 """Gradients that leave a model as it was, and how alike two of them are."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -94,14 +94,12 @@ def similarity_matrix(
     rows: list[Tensor] = []
     for first in range(0, len(development), held):
         block = [compute() for compute in development[first : first + held]]
-        columns = [torch.stack([similarity(row, column, kind) for row in block]) for column in _each(training)]
+        columns = []
+        for compute in training:
+            column = compute()
+            columns.append(torch.stack([similarity(row, column, kind) for row in block]))
         rows.append(torch.stack(columns, dim=1))
     return torch.cat(rows)
-
-
-def _each(computations: Iterable[Callable[[], Gradient]]) -> Iterator[Gradient]:
-    for compute in computations:
-        yield compute()
 
 
 @contextmanager

@@ -17,22 +17,6 @@ UTILITIES = ("ave", "min-half", "max-half", "median")
 _DECAY = 0.5
 
 
-def rewards_of(similarity: Tensor, dev_losses: Tensor, utility: str, weights: Tensor | None = None) -> Tensor:
-    """The reward of every training language: the mean similarity to the development languages that count.
-
-    Args:
-        similarity: of the gradients of development and training languages, float64 (K, n).
-        dev_losses, utility, weights: as for :func:`row_weights`.
-
-    Returns:
-        float64 (n,).
-
-    Raises:
-        ConfigurationError: there is no such utility.
-    """
-    return row_weights(dev_losses, utility, weights) @ similarity
-
-
 def row_weights(dev_losses: Tensor, utility: str, weights: Tensor | None = None) -> Tensor:
     """How much every development language counts.
 

@@ -21,6 +21,7 @@ from fairseq_knn.sampling.utility import RewardBaseline, row_weights
 from fairseq_knn.tasks.language import Language
 from fairseq_knn.tasks.language_gradients import LanguageGradients, LossGradient, drawn
 from fairseq_knn.tasks.processes import mean_of_processes, place_and_number
+from fairseq_knn.tasks.random_streams import Stream, generator
 
 logger = logging.getLogger("fairseq_knn")
 
@@ -30,8 +31,9 @@ LOOK_AHEAD = 0.001
 # Development gradients that MultiDDS-S keeps at a time take no more than this; of a larger model or more languages it
 # computes those of the training languages again for every further block.
 GRADIENT_BYTES = 2 << 30
-# What random numbers are for.
-_ROUNDS = 3
+# How many similarities are figures of fairseq's log and TensorBoard: of ten languages with each other. Of fifty they
+# would be 2,500 in every line; then they are in the line of the round alone.
+SHOWN = 100
 
 
 class DataActorTraining:
@@ -134,7 +136,8 @@ class DataActorTraining:
         self._actor.update(counted, matrix)
         for name, reward in zip(self._training, rewards.tolist(), strict=True):
             metrics.log_scalar(f"dds_reward/{name}", reward, weight=0, priority=910, round=4)
-        for dev, row in zip(self._development, matrix.tolist(), strict=True):
+        rows = matrix.tolist() if matrix.numel() <= SHOWN else []
+        for dev, row in zip(self._development, rows, strict=False):
             for name, value in zip(self._training, row, strict=True):
                 metrics.log_scalar(f"dds_similarity/{dev}/{name}", value, weight=0, priority=920, round=3)
         done = Round(
@@ -210,11 +213,11 @@ class _Measuring:
     ) -> None:
         self._args, self._gradients = args, gradients
         self._training, self._development = training, development
-        generator = np.random.default_rng([args.seed % 2**32, _ROUNDS, number, place_and_number()[0]])
-        self._seed = int(generator.integers(2**31))
+        random = generator(args.seed, Stream.ROUNDS, number, place_and_number()[0])
+        self._seed = int(random.integers(2**31))
         # The same sentences whenever a language is looked at in this round.
         self._sentences = {
-            id(language): drawn(language, args.loss_steps, generator) for language in (*training, *development)
+            id(language): drawn(language, args.loss_steps, random) for language in (*training, *development)
         }
 
     def _compute(self, language: Language) -> LossGradient:

@@ -273,10 +273,10 @@ def _check_ranges(args: Namespace) -> None:
             f"--update-language-sampling {args.update_language_sampling} is no number of updates: pass 1 or more, or "
             "-1 (leave it out) for probabilities that stay as they are"
         )
-    for name in ("data_actor_optim_step", "loss_steps", "data_actor_embed_dim"):
+    for name in ("data_actor_optim_step", "loss_steps", "data_actor_embed_dim", "switch_obj_epoch"):
         if getattr(args, name) < 1:
             raise ConfigurationError(f"{_flag(name)} is {getattr(args, name)}: pass 1 or more")
-    if not args.data_actor_lr > 0:
+    if not 0 < args.data_actor_lr < float("inf"):
         raise ConfigurationError(f"--data-actor-lr is {args.data_actor_lr}: pass a number above 0")
     if args.datasize_t is not None and not args.datasize_t > 0:
         raise ConfigurationError(f"--datasize-t is {args.datasize_t}: pass a temperature above 0, or leave it out")
@@ -316,17 +316,34 @@ def _check_actor(args: Namespace) -> None:
 
 
 # Settings of some actors alone, with what they are when nobody gives them.
+_OF_LANGUAGES = {
+    "data_actor_optim_step": 1,
+    "data_actor_multilin": False,
+    "utility_type": "ave",
+    "switch_obj_epoch": 1,
+    "grad_sim": "cosine",
+    "scale_reward": False,
+    "baseline": False,
+    "language_weight": None,
+}
 _OF_LANGUAGE_VECTORS = {"lan_embed_dim": None, "embedding_file": None}
 _OF_SENTENCES = {"data_actor_model_embed": 0, "data_actor_embed_grad": 1, "out_score_type": "sigmoid"}
+_OF_ALL = {"data_actor_lr": 0.01, "loss_steps": 1, "data_actor_embed_dim": 32}
 
 
 def _check_actor_settings(args: Namespace) -> None:
-    for settings, actors in ((_OF_LANGUAGE_VECTORS, ("lan",)), (_OF_SENTENCES, tuple(INSTANCE_ACTORS))):
+    for settings, actors in (
+        (_OF_LANGUAGES, tuple(LANGUAGE_ACTORS)),
+        (_OF_LANGUAGE_VECTORS, ("lan",)),
+        (_OF_SENTENCES, tuple(INSTANCE_ACTORS)),
+        (_OF_ALL, (*LANGUAGE_ACTORS, *INSTANCE_ACTORS)),
+    ):
         for name, default in settings.items():
             if getattr(args, name) != default and args.data_actor not in actors:
+                named = "there is none" if args.data_actor is None else f"--data-actor is {args.data_actor}"
                 raise ConfigurationError(
-                    f"{_flag(name)} is for --data-actor {' or '.join(actors)}, but that is "
-                    f"{args.data_actor or 'not given'}: leave it out"
+                    f"{_flag(name)} is a setting of the actor {' or '.join(actors)}, but {named}: leave it out, or "
+                    "choose --data-actor"
                 )
     for name in ("data_actor_model_embed", "data_actor_embed_grad"):
         if getattr(args, name) not in (0, 1):
@@ -336,7 +353,11 @@ def _check_actor_settings(args: Namespace) -> None:
 def _check_filter(args: Namespace) -> None:
     share, epoch = args.data_filter_percentage, args.select_by_dds_epoch
     at_random = args.random_data_filter or args.random_data_filter_by_len
-    if share <= 0:
+    if share != -1 and not 0 < share < 1:
+        raise ConfigurationError(
+            f"--data-filter-percentage is {share:g}: pass a share below 1, as .2 for a fifth, or leave it out"
+        )
+    if share == -1:
         if epoch > 0 or at_random:
             raise ConfigurationError(
                 "--select-by-dds-epoch and --random-data-filter leave out a share of the sentences: say which with "
@@ -348,8 +369,6 @@ def _check_filter(args: Namespace) -> None:
                 "--data-filter-percentage, and when with --select-by-dds-epoch"
             )
         return
-    if not share < 1:
-        raise ConfigurationError(f"--data-filter-percentage is {share:g}: pass a share below 1, as .2 for a fifth")
     if args.random_data_filter and args.random_data_filter_by_len:
         raise ConfigurationError("--random-data-filter and --random-data-filter-by-len exclude each other: pass one")
     if not at_random and args.data_actor not in INSTANCE_ACTORS:

@@ -22,7 +22,7 @@ def check_pairs(args: Namespace) -> None:
     if not pairs:
         raise ConfigurationError("no --lang-pairs are named: list them all, as in --lang-pairs aze-eng,tur-eng")
     names = pairs.split(",") if isinstance(pairs, str) else pairs
-    if odd := [pair for pair in names if len(pair.split("-")) != 2 or not all(pair.split("-"))]:
+    if odd := [pair for pair in names if len(pair.split("-")) != 2 or not all(pair.split("-")) or " " in pair]:
         raise ConfigurationError(
             f"--lang-pairs has {odd[0]!r}, which is no pair: write source and target with a hyphen between them, and "
             "commas between pairs, as in aze-eng,tur-eng"

@@ -1,6 +1,5 @@
 """Batches of languages that are drawn by probabilities which change while the data is read."""
 
-import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,11 +15,9 @@ from fairseq_knn.sampling.decks import Deck
 from fairseq_knn.sampling.drawing import draw_languages, stratified_counts
 from fairseq_knn.sampling.filtering import pack_kept, unpack_kept
 from fairseq_knn.tasks.language import Language
+from fairseq_knn.tasks.random_streams import Stream, generator
 
 Indices = NDArray[np.int64]
-
-# What random numbers are for, so that no two uses share a stream.
-_PASSES, _SEGMENTS = 1, 2
 
 
 class Sampling(Protocol):
@@ -99,6 +96,7 @@ class LanguageBatches(iterators.EpochBatchIterating):
         sentences: of an epoch; ``None``: all of *languages*.
         seed: of everything random here.
         prepare: called before an epoch is begun, with its number.
+        in_shards: whether every epoch has other data, and so batches of its own.
         num_shards, shard_id: how many processes train, and which one this is.
         num_workers, buffer_size: stock's.
         epoch: the first one.
@@ -114,6 +112,7 @@ class LanguageBatches(iterators.EpochBatchIterating):
         by_sentence: bool,
         sentences: int | None,
         prepare: Callable[[int], None],
+        in_shards: bool,
         seed: int,
         num_shards: int,
         shard_id: int,
@@ -134,7 +133,7 @@ class LanguageBatches(iterators.EpochBatchIterating):
         self._kept: list[Indices] | None = None
         self._segment: Segment | None = None
         self._drawn = 0
-        self._born = self.epoch
+        self._in_shards, self._born = in_shards, self.epoch
         self._left: list[list[int]] = [[] for _ in languages]
         self._cur_epoch_itr: iterators.CountingIterator | None = None
         self._next_epoch_itr: iterators.CountingIterator | None = None
@@ -193,20 +192,20 @@ class LanguageBatches(iterators.EpochBatchIterating):
         for deck, count in zip(self._decks, dealt, strict=True):
             deck.dealt = count
 
-    def _generator(self, *key: int) -> np.random.Generator:
+    def _generator(self, stream: Stream, *key: int) -> np.random.Generator:
         # Of data in shards, every epoch has batches of its own: without its number all would begin alike.
-        return np.random.default_rng([self._seed % 2**32, self._born, *key])
+        return generator(self._seed, stream, self._born, *key)
 
     def _sentence_deck(self, language: int, sentences: Indices) -> Deck[Any]:
-        return Deck(lambda turn: self._generator(_PASSES, language, turn).permutation(sentences))
+        return Deck(lambda turn: self._generator(Stream.PASSES, language, turn).permutation(sentences))
 
     def _batch_deck(self, language: int, sentences: Indices) -> Deck[Indices]:
         """Batches of sentences of similar length: which of equal length go together is new in every pass."""
 
         def shuffled(turn: int) -> list[Indices]:
-            generator = self._generator(_PASSES, language, turn)
-            batches = self.packing.pack(self.dataset, self._by_length(generator.permutation(sentences)))
-            return [batches[place] for place in generator.permutation(len(batches))]
+            random = self._generator(Stream.PASSES, language, turn)
+            batches = self.packing.pack(self.dataset, self._by_length(random.permutation(sentences)))
+            return [batches[place] for place in random.permutation(len(batches))]
 
         return Deck(shuffled)
 
@@ -238,34 +237,57 @@ class LanguageBatches(iterators.EpochBatchIterating):
     def _draw(self, segment: Segment) -> list[Indices]:
         """The batches of a segment, for all processes; the decks are after it then."""
         self._rewind(segment.dealt)
-        generator = self._generator(_SEGMENTS, segment.number)
+        random = self._generator(Stream.SEGMENTS, segment.number)
         probabilities = np.array(segment.probabilities)
         if not self._by_sentence:
-            order = draw_languages(probabilities, segment.length, generator)
+            order = draw_languages(probabilities, segment.length, random)
             counts = np.bincount(order, minlength=len(self._batch_decks))
             dealt = [iter(deck.deal(count)) for deck, count in zip(self._batch_decks, counts, strict=True)]
             return [next(dealt[language]) for language in order]
         batches: list[Indices] = []
         self._left = [list(left) for left in segment.left]
         while (missing := segment.length - len(batches)) > 0:
-            counts = stratified_counts(probabilities, math.ceil(missing * self._sentences_per_batch), generator)
-            sentences = np.array([i for language, count in enumerate(counts) for i in self._next(language, int(count))])
-            packed = self.packing.pack(self.dataset, self._by_length(generator.permutation(sentences)))
-            batches += [packed[place] for place in generator.permutation(len(packed))]
-        for sentence in itertools.chain(*batches[segment.length :]):
-            self._left[int(np.searchsorted(self._first, sentence, side="right")) - 1].append(int(sentence))
+            counts = stratified_counts(probabilities, math.ceil(missing * self._sentences_per_batch), random)
+            sentences = np.concatenate([self._next(language, int(count)) for language, count in enumerate(counts)])
+            packed = self.packing.pack(self.dataset, self._by_length(random.permutation(sentences)))
+            batches += [packed[place] for place in random.permutation(len(packed))]
+        self._put_back(batches[segment.length :])
         return batches[: segment.length]
 
-    def _next(self, language: int, count: int) -> list[int]:
+    def _next(self, language: int, count: int) -> Indices:
         """Sentences of a language, those first that were dealt and not read."""
         left = self._left[language]
         taken, self._left[language] = left[:count], left[count:]
-        return taken + [int(sentence) for sentence in self._sentence_decks[language].deal(count - len(taken))]
+        slices = self._sentence_decks[language].slices(count - len(taken))
+        return np.concatenate([np.array(taken, dtype=np.int64), *slices])
+
+    def _put_back(self, batches: Sequence[Indices]) -> None:
+        """Take back what was dealt last and is not read."""
+        for batch in batches:
+            languages = np.searchsorted(self._first, batch, side="right") - 1
+            if self._by_sentence:
+                for language, sentence in zip(languages.tolist(), batch.tolist(), strict=True):
+                    self._left[language].append(sentence)
+            else:
+                self._batch_decks[languages[0]].dealt -= 1
+
+    def _goes_on(self, segment: Segment, consumed: int) -> bool:
+        """Whether a segment of the run that is resumed is what this run would read.
+
+        It is not if the settings of sampling are others now.
+        """
+        change = self._sampling.batches_until_change(self.epoch)
+        rest = (segment.start + segment.length) // self._shards - consumed
+        same = list(segment.probabilities) == list(map(float, self._sampling.probabilities))
+        return rest <= 0 or (same and (change is None or change >= rest))
 
     def _read(self, offset: int) -> Iterator[Any]:
         """This process's batches of the epoch, from the one of number *offset* on."""
         consumed = offset
         segment = self._segment if offset else None
+        if segment is not None and not self._goes_on(segment, consumed):
+            self._put_back(self._draw(segment)[consumed * self._shards - segment.start :])
+            segment = None
         while consumed < len(self):
             if segment is None or consumed * self._shards >= segment.start + segment.length:
                 segment = self._segment = self._open(consumed)
@@ -376,6 +398,8 @@ class LanguageBatches(iterators.EpochBatchIterating):
                     f"{name.format(ours)}: choose another --save-dir, or those settings"
                 )
         self.epoch = state_dict["epoch"]
+        if self._in_shards and not state_dict["iterations_in_epoch"]:
+            return  # the rest is about the data of the epoch before
         if state_dict["kept"] is not None:
             self._kept = [
                 _unpacked(mask, language) for mask, language in zip(state_dict["kept"], self._all, strict=True)

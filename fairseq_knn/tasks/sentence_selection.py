@@ -21,11 +21,9 @@ from fairseq_knn.tasks.language import Language
 from fairseq_knn.tasks.language_batches import Packing
 from fairseq_knn.tasks.language_gradients import LanguageGradients, drawn
 from fairseq_knn.tasks.processes import mean_of_processes, place_and_number, sum_of_processes
+from fairseq_knn.tasks.random_streams import Stream, generator
 
 logger = logging.getLogger("fairseq_knn")
-
-# What random numbers are for.
-_DEVELOPMENT, _FILTER = 4, 5
 
 
 class SentenceSelection:
@@ -86,12 +84,12 @@ class SentenceSelection:
             source, target = _sides(sample)
             self._trainer.step(source[:0], target[:0], source.new_zeros(0).float())
             return
-        generator = np.random.default_rng([self._args.seed % 2**32, _DEVELOPMENT, *key, place_and_number()[0]])
-        language = development[int(generator.integers(len(development)))]
-        sentences = drawn(language, self._args.loss_steps, generator)
+        random = generator(self._args.seed, Stream.DEVELOPMENT, *key, place_and_number()[0])
+        language = development[int(random.integers(len(development)))]
+        sentences = drawn(language, self._args.loss_steps, random)
         model = gradients.model
         with undisturbed(model):
-            towards = gradients.compute(language.dataset, sentences, int(generator.integers(2**31))).gradient
+            towards = gradients.compute(language.dataset, sentences, int(random.integers(2**31))).gradient
             rewards = instance_rewards(gradients.parameters, lambda: self._losses(model, sample), towards)
         # Early in training nearly all rewards are positive, which would drive all scores to their upper end. They count
         # against each other.
@@ -122,13 +120,13 @@ class SentenceSelection:
         share = self._args.data_filter_percentage
         kept = []
         for number, language in enumerate(languages):
-            generator = np.random.default_rng([self._args.seed % 2**32, _FILTER, number])
+            random = generator(self._args.seed, Stream.FILTER, number)
             count = len(language.members)
             if self._args.random_data_filter:
-                kept.append(keep_random(count, share, generator))
+                kept.append(keep_random(count, share, random))
             elif self._args.random_data_filter_by_len:
                 lengths = language.dataset.sizes[language.members]
-                kept.append(keep_random_by_length(lengths[:, 0] if lengths.ndim > 1 else lengths, share, generator))
+                kept.append(keep_random_by_length(lengths[:, 0] if lengths.ndim > 1 else lengths, share, random))
             else:
                 kept.append(keep_best(self._scores(language, packing), share))
             logger.info(f"{language.name}: {len(kept[-1]):,} of {count:,} training sentences are kept")

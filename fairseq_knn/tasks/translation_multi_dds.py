@@ -98,6 +98,8 @@ class TranslationMultiDdsTask(ScaleNormed, TranslationMultiSimpleEpochTask):
         self._development: list[Language] = []
         self._sampling: Sampling | None = None
         self._epoch = 1
+        self._micro = (-1, 0)  # update, and batch in it
+        self._copied: tuple[int, LanguageGradients] | None = None
 
     # --- data -------------------------------------------------------------------------------------
 
@@ -192,15 +194,16 @@ class TranslationMultiDdsTask(ScaleNormed, TranslationMultiSimpleEpochTask):
     ) -> LanguageBatches:
         if self._batches is None or self._batches.dataset is not dataset:
             languages = self._languages(dataset, max_positions)
+            self._max_positions = max_positions
             if self._sampling is None:
                 self._sampling = self._start(languages)
-            self._max_positions = max_positions
             self._batches = LanguageBatches(
                 dataset,
                 languages,
                 self._sampling,
                 Packing(max_tokens, max_sentences, required_batch_size_multiple),
                 prepare=self._select,
+                in_shards=self.has_sharded_data(self.args.train_subset),
                 by_sentence=self.args.sample_instance,
                 sentences=self.args.virtual_data_size,
                 seed=seed,
@@ -212,10 +215,14 @@ class TranslationMultiDdsTask(ScaleNormed, TranslationMultiSimpleEpochTask):
             )
         return self._batches
 
+    @property
+    def _batches_filtered(self) -> bool:
+        return self._batches is not None and self._batches.filtered
+
     def _select(self, epoch: int) -> None:
         """Leave sentences out, if their time has come."""
         assert self._batches is not None
-        if self._selection is not None and self._selection.due(epoch) and not self._batches.filtered:
+        if self._selection is not None and self._selection.due(epoch) and not self._batches_filtered:
             self._batches.keep(self._selection.kept(self._batches.languages, self._batches.packing))
 
     @staticmethod
@@ -237,11 +244,13 @@ class TranslationMultiDdsTask(ScaleNormed, TranslationMultiSimpleEpochTask):
         if self.args.lan_dists is not None:
             initial = starting_distribution(self.args.lan_dists, names)
         else:
-            initial = size_distribution([max(len(language.members), 1) for language in languages], self.args.datasize_t)
+            initial = size_distribution(self._sizes(languages), self.args.datasize_t)
         shown = ", ".join(f"{name} {p:.4f}" for name, p in zip(names, initial, strict=True))
         logger.info(f"at first, languages are drawn with the probabilities {shown}")
         if self.args.data_actor in INSTANCE_ACTORS or self.args.data_filter_percentage > 0:
             self._selection = SentenceSelection(self.args, self.source_dictionary, self.target_dictionary, self._model)
+        if self.args.data_actor is not None:
+            _ = self._development_languages  # what is wrong with them is said now, rather than K updates later
         if self.args.update_language_sampling == -1:
             return FixedSampling(initial)
         weights, development = self.args.language_weight, self.eval_lang_pairs
@@ -254,6 +263,25 @@ class TranslationMultiDdsTask(ScaleNormed, TranslationMultiSimpleEpochTask):
             language_vectors(self.args.embedding_file, len(names)),
         )
         return self._actor
+
+    def _sizes(self, languages: Sequence[Language]) -> list[int]:
+        """Sentences of each language; where DATA is in shards, in all of them."""
+        directories = utils.split_paths(self.args.data)
+        if len(directories) == 1:
+            return [max(len(language.members), 1) for language in languages]
+        return [
+            sum(
+                len(self.data_manager.load_data(str(file).removesuffix(".idx"), None, self.args.dataset_impl))
+                for directory in directories
+                for file in self._source_files(Path(directory), language.name)
+            )
+            for language in languages
+        ]
+
+    def _source_files(self, directory: Path, pair: str) -> list[Path]:
+        source, target = pair.split("-")
+        names = (f"{self.args.train_subset}.{a}-{b}.{source}.idx" for a, b in ((source, target), (target, source)))
+        return [directory / name for name in names if (directory / name).exists()][:1]
 
     # --- training ---------------------------------------------------------------------------------
 
@@ -285,10 +313,11 @@ class TranslationMultiDdsTask(ScaleNormed, TranslationMultiSimpleEpochTask):
         ignore_grad: bool = False,
     ) -> Any:
         result = super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
-        if self._selection is not None and self._selection.learns:
-            assert self._batches is not None
-            key = (update_num, self._batches.n)
-            self._selection.learn(sample, self._gradients(), self._development_languages, key, ignore_grad)
+        if self._selection is not None and self._selection.learns and not self._batches_filtered:
+            # fairseq reads all batches of an update before it trains on the first.
+            self._micro = (update_num, self._micro[1] + 1 if self._micro[0] == update_num else 0)
+            gradients = self._gradients(update_num)
+            self._selection.learn(sample, gradients, self._development_languages, self._micro, ignore_grad)
         return result
 
     def optimizer_step(self, optimizer: Any, model: nn.Module, update_num: int) -> None:
@@ -298,17 +327,25 @@ class TranslationMultiDdsTask(ScaleNormed, TranslationMultiSimpleEpochTask):
         self._actor.updates = update_num + 1
         if self._actor.due():
             assert self._batches is not None
-            self._actor.round(self._gradients(), self._batches.languages, self._development_languages, self._epoch)
+            gradients = self._gradients(self._actor.updates)
+            self._actor.round(gradients, self._batches.languages, self._development_languages, self._epoch)
+            self._copied = None
         self._actor.log()
 
-    def _gradients(self) -> LanguageGradients:
+    def _gradients(self, update: int) -> LanguageGradients:
         """Of the model; of a copy in float32 where it is in half precision, as steps and products would be lost in it.
 
         Not by another type of its own parameters: the hooks by which distributed training learns of gradients belong to
         those they have now.
+
+        Args:
+            update: within one, the parameters stay the same.
         """
-        half = any(parameter.dtype.itemsize < 4 for parameter in self._model.parameters())
-        return LanguageGradients(copy.deepcopy(self._model).float() if half else self._model, self._criterion)
+        if all(parameter.dtype.itemsize >= 4 for parameter in self._model.parameters()):
+            return LanguageGradients(self._model, self._criterion)
+        if self._copied is None or self._copied[0] != update:
+            self._copied = update, LanguageGradients(copy.deepcopy(self._model).float(), self._criterion)
+        return self._copied[1]
 
     @property
     def _development_languages(self) -> list[Language]:

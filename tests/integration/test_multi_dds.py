@@ -209,7 +209,7 @@ def test_wrong_translations_are_rewarded_less(tmp_path: Path, monkeypatch: pytes
     )
     run = languages.train(tmp_path / "save", data, ["aa"], *settings)
     assert run.status == 0, run.log[-2000:]
-    assert len(rewards) == 8 * 19 + 15  # 480 sentences in the last epoch, 600 before
+    assert len(rewards) == 8 * 19  # batches; once sentences are left out, the actor has done its work
     late, theirs = torch.cat(rewards[76:152]), torch.cat(wrong[76:152])
     assert late[theirs].mean() < late[~theirs].mean() - 0.2
     ranks = late.argsort().argsort().double()
@@ -346,7 +346,10 @@ BAD_INPUT = [
     ((*MULTIDDS_S, "--eval-lang-pairs", "aa-eng,aa-eng"), "--eval-lang-pairs aa-eng,aa-eng names a pair twice"),
     (("--pretrain-type", "lan_dist", "--lan-dists", "1,1,1"), "--lan-dists is where an actor of languages starts"),
     (("--data-actor", "ave_emb", "--data-actor-step-update"), "say how many with --data-filter-percentage"),
-    ((*MULTIDDS_S, "--lan-embed-dim", 4), "--lan-embed-dim is for --data-actor lan, but that is base: leave it out"),
+    ((*MULTIDDS_S, "--lan-embed-dim", 4), "--lan-embed-dim is a setting of the actor lan, but --data-actor is base"),
+    (("--data-actor-multilin",), "--data-actor-multilin is a setting of the actor base or base_weight or"),
+    ((*MULTIDDS_S, "--lang-pairs", "aa-eng, bb-eng"), "--lang-pairs has ' bb-eng', which is no pair"),
+    ((*MULTIDDS_S, "--disable-validation", "--valid-subset", "nowhere"), "aa-eng has no data for 'nowhere'"),
     ((*MULTIDDS_S, "--virtual-data-size", 0), "--virtual-data-size is 0"),
     ((*MULTIDDS_S, "--checkpoint-activations"), "--checkpoint-activations computes activations again"),
     ((*MULTIDDS_S, "--eval-bleu"), "--eval-bleu is not supported"),
@@ -395,6 +398,43 @@ def test_resuming_without_an_actor(trained: tuple[Path, cli.Run], data: Path, tm
         ConfigurationError, match="has an actor of languages, but this run has none: pass --update-lang"
     ):
         languages.train(tmp_path, data, NAMES, "--max-update", 50)
+
+
+def test_the_actor_outlives_the_order_of_the_data(trained: tuple[Path, cli.Run], data: Path, tmp_path: Path) -> None:
+    directory, run = trained
+    (tmp_path / "checkpoint_last.pt").write_bytes((directory / "checkpoint_last.pt").read_bytes())
+    settings = (*MULTIDDS_S, "--reset-dataloader", "--data-actor-lr", 1e-9, "--max-update", 46)
+    again = languages.train(tmp_path, data, NAMES, *settings)
+    assert rounds(again)[0]["p"] == pytest.approx(rounds(run)[-1]["p"], abs=1e-5)
+    segment = checkpoint(tmp_path)["extra_state"]["train_iterator"]["segment"]
+    assert segment["probabilities"] == pytest.approx(list(rounds(run)[-1]["p"].values()), abs=1e-5)
+
+
+@pytest.mark.parametrize("with_it", [False, True])
+def test_scale_norm_is_part_of_a_model(with_it: bool, data: Path, tmp_path: Path) -> None:
+    flags = ("--scale-norm",) if with_it else ()
+    languages.train(tmp_path, data, NAMES, "--max-update", 2, *flags)
+    others = () if with_it else ("--scale-norm",)
+    with pytest.raises(Exception, match="architectures match") as told:
+        languages.train(tmp_path, data, NAMES, "--max-update", 4, *others)
+    assert isinstance(told.value.__context__, ConfigurationError)
+    assert f"trained {'with' if with_it else 'without'} --scale-norm" in str(told.value.__context__)
+
+
+def test_shards_of_data(tmp_path: Path) -> None:
+    """The probabilities come from the sizes of all shards, whichever is read first."""
+    shards = [
+        languages.write(tmp_path / str(number), {"aa": aa, "bb": bb}, seed=number)
+        for number, (aa, bb) in enumerate([(40, 40), (20, 100)])
+    ]
+    both = ":".join(map(str, shards))
+    settings = ("--datasize-t", 1, "--batch-size", 8)
+    for directory, epochs in (("straight", (3,)), ("resumed", (1, 3))):
+        for epoch in epochs:
+            run = languages.train(tmp_path / directory, Path(both), ["aa", "bb"], *settings, "--max-epoch", epoch)
+            assert run.status == 0, run.log[-2000:]
+            assert "drawn with the probabilities aa-eng 0.3000, bb-eng 0.7000" in run.log
+    assert_same_training(tmp_path / "straight", tmp_path / "resumed")
 
 
 def test_one_sentence_and_status_1(data: Path, tmp_path: Path) -> None:

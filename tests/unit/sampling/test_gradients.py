@@ -18,7 +18,7 @@ from fairseq_knn.sampling.gradients import (
     undisturbed,
     weighted_sum,
 )
-from fairseq_knn.sampling.utility import rewards_of
+from fairseq_knn.sampling.utility import row_weights
 
 
 def vectors(*values: float) -> list[Tensor]:
@@ -129,7 +129,7 @@ def test_the_matrix(held: int) -> None:
     for i, other in enumerate(training):
         once = (mean_unit * other[0] / other[0].norm()).sum()
         torch.testing.assert_close(matrix.mean(dim=0)[i], once, rtol=0, atol=1e-12)
-    torch.testing.assert_close(rewards_of(matrix, torch.ones(5, dtype=torch.float64), "ave"), matrix.mean(dim=0))
+    torch.testing.assert_close(row_weights(torch.ones(5, dtype=torch.float64), "ave") @ matrix, matrix.mean(dim=0))
 
 
 def test_a_step_down_a_quadratic() -> None:

@@ -8,7 +8,6 @@ from fairseq_knn.sampling.utility import (
     UTILITIES,
     RewardBaseline,
     development_weights,
-    rewards_of,
     row_weights,
 )
 
@@ -29,7 +28,7 @@ LOSSES = torch.tensor([3.1, 2.2, 4.0, 1.0], dtype=torch.float64)
     ],
 )
 def test_four_languages(utility: str, rows: list[int], golden: list[float]) -> None:
-    got = rewards_of(SIMILARITY, LOSSES, utility, None)
+    got = row_weights(LOSSES, utility, None) @ SIMILARITY
     assert got.dtype == torch.float64
     torch.testing.assert_close(got, torch.tensor(golden, dtype=torch.float64))
     torch.testing.assert_close(got, SIMILARITY[rows].mean(0))
@@ -42,9 +41,9 @@ def test_four_languages(utility: str, rows: list[int], golden: list[float]) -> N
 def test_weighted_mean_over_the_rows_that_count(utility: str, rows: list[int]) -> None:
     weights = torch.tensor([1.0, 2.0, 5.0, 0.5], dtype=torch.float64)
     expected = sum(weights[k] * SIMILARITY[k] for k in rows) / sum(weights[k] for k in rows)
-    torch.testing.assert_close(rewards_of(SIMILARITY, LOSSES, utility, weights), expected)
+    torch.testing.assert_close(row_weights(LOSSES, utility, weights) @ SIMILARITY, expected)
     # Only their proportions matter.
-    torch.testing.assert_close(rewards_of(SIMILARITY, LOSSES, utility, 7 * weights), expected)
+    torch.testing.assert_close(row_weights(LOSSES, utility, 7 * weights) @ SIMILARITY, expected)
 
 
 @pytest.mark.parametrize(("utility", "rows"), [("min-half", [0, 2]), ("max-half", [1]), ("median", [0])])
@@ -56,14 +55,14 @@ def test_an_odd_number_of_languages(utility: str, rows: list[int]) -> None:
 @pytest.mark.parametrize("utility", UTILITIES)
 def test_one_development_language_counts_always(utility: str) -> None:
     similarity = SIMILARITY[:1]
-    got = rewards_of(similarity, torch.tensor([2.0], dtype=torch.float64), utility, None)
+    got = row_weights(torch.tensor([2.0], dtype=torch.float64), utility, None) @ similarity
     torch.testing.assert_close(got, similarity[0])
-    torch.testing.assert_close(rewards_of(similarity[:, :1], LOSSES[:1], utility, None), similarity[0, :1])
+    torch.testing.assert_close(row_weights(LOSSES[:1], utility, None) @ similarity[:, :1], similarity[0, :1])
 
 
 @pytest.mark.parametrize("utility", UTILITIES)
 def test_fewer_development_than_training_languages(utility: str) -> None:
-    assert rewards_of(SIMILARITY[:2], LOSSES[:2], utility, None).shape == (4,)
+    assert (row_weights(LOSSES[:2], utility, None) @ SIMILARITY[:2]).shape == (4,)
 
 
 @pytest.mark.parametrize("count", range(1, 8))
@@ -85,7 +84,7 @@ def test_equal_losses_are_told_apart_by_their_order() -> None:
 
 def test_unknown_utility() -> None:
     with pytest.raises(ConfigurationError, match=r"'min-stable'.*ave, min-half, max-half, median.*--utility-type"):
-        rewards_of(SIMILARITY, LOSSES, "min-stable", None)
+        row_weights(LOSSES, "min-stable", None) @ SIMILARITY
 
 
 def test_weights_from_the_user() -> None:

@@ -73,6 +73,7 @@ def made(
         packing,
         **{
             "by_sentence": False,
+            "in_shards": False,
             "sentences": None,
             "prepare": (prepared if prepared is not None else []).append,
             "seed": 1,
@@ -227,11 +228,9 @@ def state_after(batches: LanguageBatches, consumed: int, epochs: int = 0) -> dic
 @pytest.mark.parametrize("by_sentence", [False, True])
 @pytest.mark.parametrize("consumed", [1, 8, 9, 10, 18, 52, 53])
 def test_going_on_equals_going_straight(by_sentence: bool, consumed: int) -> None:
-    """Also in the middle of a segment whose probabilities are not the newest."""
     sampling = Sampling(every=9)
     straight = made(sampling, by_sentence=by_sentence)
     state = state_after(straight, consumed, epochs=1)
-    sampling.probabilities = np.array([0.1, 0.2, 0.7])
     resumed = made(Sampling(sampling.probabilities, every=9), by_sentence=by_sentence, epoch=state["epoch"])
     resumed.load_state_dict(state)
     assert resumed.epoch == (3 if consumed == 53 else 2)
@@ -258,6 +257,24 @@ def test_going_on_with_another_number_of_processes() -> None:
     for third in thirds:
         third.load_state_dict(state)
         assert len(list(third.next_epoch_itr())) == len(third) - 4
+
+
+@pytest.mark.parametrize("by_sentence", [False, True])
+def test_going_on_with_other_settings_of_sampling(by_sentence: bool) -> None:
+    """They count from the first batch on; what was drawn by the old ones and not read is read later."""
+    state = state_after(made(Sampling(), by_sentence=by_sentence), 5)
+    resumed = made(Sampling(np.array([0.0, 0.0, 1.0])), by_sentence=by_sentence)
+    resumed.load_state_dict(state)
+    assert counts(list(resumed.next_epoch_itr())).keys() == {2}
+    dealt = resumed.state_dict()
+    straight = counts(list(islice(made(Sampling(), by_sentence=by_sentence).next_epoch_itr(), 5)))
+    for language in (0, 1):
+        held = len(dealt["left"][language])
+        assert (dealt["dealt"][language] - held if by_sentence else 10 * dealt["dealt"][language]) == straight[language]
+    often = made(Sampling(every=2), by_sentence=by_sentence)  # an actor where there was none
+    often.load_state_dict(state)
+    next(often.next_epoch_itr())
+    assert often.state_dict()["segment"]["length"] == 2
 
 
 def test_groups_of_batches() -> None:
