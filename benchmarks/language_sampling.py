@@ -22,7 +22,7 @@ import torch
 from fairseq.data import Dictionary, indexed_dataset
 
 from fairseq_knn import Datastore  # noqa: F401  # registers the tasks
-from fairseq_knn.tasks.data_actor_training import DataActorTraining
+from fairseq_knn.tasks.dds.data_actor_training import DataActorTraining
 
 LANGUAGES = ("aze", "tur", "bel", "rus", "glg", "por", "slk", "ces")
 SOURCE_WORDS, TARGET_WORDS = 32_000, 8_000

@@ -21,26 +21,27 @@ from fairseq_knn.sampling.distribution import size_distribution
 from fairseq_knn.sampling.instance_actors import INSTANCE_ACTORS
 from fairseq_knn.sampling.utility import development_weights
 from fairseq_knn.tasks.argparse_dataclass import dataclass_of, namespace_of
-from fairseq_knn.tasks.data_actor_training import DataActorTraining
-from fairseq_knn.tasks.dds_flags import (
+from fairseq_knn.tasks.dds.checks import check_dds
+from fairseq_knn.tasks.dds.data_actor_training import DataActorTraining
+from fairseq_knn.tasks.dds.fixed_sampling import FixedSampling
+from fairseq_knn.tasks.dds.flags import (
     add_dds_arguments,
     add_scheduler_arguments,
-    check_dds,
     samples_languages,
 )
-from fairseq_knn.tasks.dds_languages import (
+from fairseq_knn.tasks.dds.language import Language
+from fairseq_knn.tasks.dds.language_batches import LanguageBatches, Sampling
+from fairseq_knn.tasks.dds.language_gradients import LanguageGradients
+from fairseq_knn.tasks.dds.language_settings import (
     check_pairs,
     eval_pairs,
     language_vectors,
     numbers,
     starting_distribution,
 )
-from fairseq_knn.tasks.fixed_sampling import FixedSampling
-from fairseq_knn.tasks.language import Language
-from fairseq_knn.tasks.language_batches import LanguageBatches, Packing, Sampling
-from fairseq_knn.tasks.language_gradients import LanguageGradients
+from fairseq_knn.tasks.dds.packing import Packing
+from fairseq_knn.tasks.dds.sentence_selection import SentenceSelection
 from fairseq_knn.tasks.scale_normed import ScaleNormed
-from fairseq_knn.tasks.sentence_selection import SentenceSelection
 
 logger = logging.getLogger("fairseq_knn")
 

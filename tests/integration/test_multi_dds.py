@@ -185,7 +185,7 @@ def test_a_language_that_teaches_nothing_is_read_less(method: str, seed: int, tm
 
 def test_wrong_translations_are_rewarded_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fifth of the targets belong to other sentences. The actor learns from every batch, and leaves out a fifth."""
-    from fairseq_knn.tasks import sentence_selection
+    from fairseq_knn.tasks.dds import sentence_selection
 
     rewards: list[torch.Tensor] = []
     wrong: list[torch.Tensor] = []
@@ -287,7 +287,7 @@ def test_long_sentences_and_small_languages(tmp_path: Path) -> None:
 
 
 def test_rewards_that_are_no_numbers(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fairseq_knn.tasks import data_actor_training
+    from fairseq_knn.tasks.dds import data_actor_training
 
     monkeypatch.setattr(data_actor_training, "similarity_matrix", lambda *_: torch.full((3, 3), torch.nan).double())
     run = languages.train(tmp_path, data, NAMES, *MULTIDDS_S, "--max-update", 6)

@@ -17,11 +17,11 @@ from fairseq_knn.sampling.gradients import undisturbed
 from fairseq_knn.sampling.instance_actors import INSTANCE_ACTORS, InstanceActorSettings, make_instance_actor
 from fairseq_knn.sampling.instance_reward import instance_rewards
 from fairseq_knn.sampling.instance_training import InstanceActorTrainer
-from fairseq_knn.tasks.language import Language
-from fairseq_knn.tasks.language_batches import Packing
-from fairseq_knn.tasks.language_gradients import LanguageGradients, drawn
-from fairseq_knn.tasks.processes import mean_of_processes, place_and_number, sum_of_processes
-from fairseq_knn.tasks.random_streams import Stream, generator
+from fairseq_knn.tasks.dds.language import Language
+from fairseq_knn.tasks.dds.language_gradients import LanguageGradients, drawn
+from fairseq_knn.tasks.dds.packing import Packing
+from fairseq_knn.tasks.dds.processes import mean_of_processes, place_and_number, sum_of_processes
+from fairseq_knn.tasks.dds.random_streams import Stream, generator
 
 logger = logging.getLogger("fairseq_knn")
 

@@ -9,17 +9,11 @@ from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
 from fairseq_knn.errors import ConfigurationError
-from fairseq_knn.tasks.dds_flags import (
-    REFUSED,
-    WITHOUT_EFFECT,
-    Refused,
-    add_dds_arguments,
-    check_dds,
-    samples_languages,
-)
+from fairseq_knn.tasks.dds.checks import check_dds
+from fairseq_knn.tasks.dds.flags import REFUSED, WITHOUT_EFFECT, Refused, add_dds_arguments, samples_languages
 from tests import cli
 
-PAGE = Path(__file__).parents[3] / "docs" / "multidds.md"
+PAGE = Path(__file__).parents[4] / "docs" / "multidds.md"
 
 # Of fairseq/options.py of github.com/cindyxinyiwang/multiDDS, last version and history; without stock's.
 THEIRS = """

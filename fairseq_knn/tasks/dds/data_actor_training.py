@@ -18,10 +18,10 @@ from fairseq_knn.sampling.displacement import displaced
 from fairseq_knn.sampling.gradients import Gradient, similarity, similarity_matrix, undisturbed, weighted_sum
 from fairseq_knn.sampling.round_log import Round
 from fairseq_knn.sampling.utility import RewardBaseline, row_weights
-from fairseq_knn.tasks.language import Language
-from fairseq_knn.tasks.language_gradients import LanguageGradients, LossGradient, drawn
-from fairseq_knn.tasks.processes import mean_of_processes, place_and_number
-from fairseq_knn.tasks.random_streams import Stream, generator
+from fairseq_knn.tasks.dds.language import Language
+from fairseq_knn.tasks.dds.language_gradients import LanguageGradients, LossGradient, drawn
+from fairseq_knn.tasks.dds.processes import mean_of_processes, place_and_number
+from fairseq_knn.tasks.dds.random_streams import Stream, generator
 
 logger = logging.getLogger("fairseq_knn")
 

@@ -12,8 +12,9 @@ from fairseq.data import FairseqDataset, iterators
 from numpy.typing import NDArray
 
 from fairseq_knn.errors import ConfigurationError
-from fairseq_knn.tasks.language import Language
-from fairseq_knn.tasks.language_batches import LanguageBatches, Packing
+from fairseq_knn.tasks.dds.language import Language
+from fairseq_knn.tasks.dds.language_batches import LanguageBatches
+from fairseq_knn.tasks.dds.packing import Packing
 
 SIZES = (400, 100, 30)
 TENS = Packing(max_tokens=None, max_sentences=10, multiple=1)

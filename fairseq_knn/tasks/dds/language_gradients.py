@@ -11,7 +11,7 @@ from fairseq.data import FairseqDataset, data_utils
 from torch import Tensor, nn
 
 from fairseq_knn.sampling.gradients import Gradient, gradient, parameters_of, weighted_sum
-from fairseq_knn.tasks.language import Language
+from fairseq_knn.tasks.dds.language import Language
 
 # Of a batch for a gradient, as in the authors' program: at most this many sentences, and no more once there are this
 # many tokens.

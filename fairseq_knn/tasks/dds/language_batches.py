@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,10 +14,10 @@ from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.sampling.decks import Deck
 from fairseq_knn.sampling.drawing import draw_languages, stratified_counts
 from fairseq_knn.sampling.filtering import pack_kept, unpack_kept
-from fairseq_knn.tasks.language import Language
-from fairseq_knn.tasks.random_streams import Stream, generator
-
-Indices = NDArray[np.int64]
+from fairseq_knn.tasks.dds.language import Language
+from fairseq_knn.tasks.dds.packing import Indices, Packing
+from fairseq_knn.tasks.dds.random_streams import Stream, generator
+from fairseq_knn.tasks.dds.segment import Segment
 
 
 class Sampling(Protocol):
@@ -29,55 +29,6 @@ class Sampling(Protocol):
 
     def batches_until_change(self, epoch: int) -> int | None:
         """How many batches a process reads until the probabilities may change; ``None``: they never do."""
-
-
-@dataclass(frozen=True)
-class Packing:
-    """How sentences are put into batches: stock's settings."""
-
-    max_tokens: int | None
-    max_sentences: int | None
-    multiple: int
-
-    def pack(self, dataset: FairseqDataset, indices: Indices) -> list[Indices]:
-        """Batches of these sentences, the shortest first, without a sentence being left out.
-
-        Stock drops what is over when the last batch is no multiple of ``--required-batch-size-multiple``. Of a small
-        language that may be all there is.
-        """
-        kept = self._pack(dataset, indices, self.multiple)
-        left = len(indices) - sum(map(len, kept))
-        return kept + (self._pack(dataset, indices[-left:], 1) if left else [])
-
-    def _pack(self, dataset: FairseqDataset, indices: Indices, multiple: int) -> list[Indices]:
-        batches = dataset.batch_by_size(
-            indices,
-            max_tokens=self.max_tokens,
-            max_sentences=self.max_sentences,
-            required_batch_size_multiple=multiple,
-        )
-        return [np.asarray(batch, dtype=np.int64) for batch in batches]
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A stretch of an epoch in which the probabilities stay the same: with it, its batches can be drawn again.
-
-    Attributes:
-        number: of all segments so far; what is random in it depends on this.
-        start: batches of the epoch before it, over all processes.
-        length: its batches, over all processes.
-        probabilities: in force.
-        dealt: how far the deck of each language was when it began.
-        left: sentences of each language that were dealt before and not read (where languages are drawn by sentence).
-    """
-
-    number: int
-    start: int
-    length: int
-    probabilities: Sequence[float]
-    dealt: Sequence[int]
-    left: Sequence[Sequence[int]]
 
 
 class LanguageBatches(iterators.EpochBatchIterating):
