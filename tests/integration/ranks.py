@@ -20,7 +20,7 @@ from unittest import mock
 from tests import cli
 
 SHARD_SENTENCES = 40  # so that every process has some of a small split to fill a cache with
-TIMEOUT = 240  # seconds: processes that do not agree wait for each other forever
+TIMEOUT = 500  # seconds: processes that do not agree wait for each other forever
 
 
 @dataclass(frozen=True)
