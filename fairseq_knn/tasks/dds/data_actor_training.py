@@ -19,7 +19,7 @@ from fairseq_knn.sampling.gradients import Gradient, similarity, similarity_matr
 from fairseq_knn.sampling.round_log import Round
 from fairseq_knn.sampling.utility import RewardBaseline, row_weights
 from fairseq_knn.tasks.dds.language import Language
-from fairseq_knn.tasks.dds.language_gradients import LanguageGradients, LossGradient, drawn
+from fairseq_knn.tasks.dds.language_gradients import LanguageGradients, drawn
 from fairseq_knn.tasks.dds.processes import mean_of_processes, place_and_number
 from fairseq_knn.tasks.dds.random_streams import Stream, generator
 
@@ -136,8 +136,8 @@ class DataActorTraining:
         self._actor.update(counted, matrix)
         for name, reward in zip(self._training, rewards.tolist(), strict=True):
             metrics.log_scalar(f"dds_reward/{name}", reward, weight=0, priority=910, round=4)
-        rows = matrix.tolist() if matrix.numel() <= SHOWN else []
-        for dev, row in zip(self._development, rows, strict=False):
+        shown = matrix if matrix.numel() <= SHOWN else matrix[:0]
+        for dev, row in zip(self._development[: len(shown)], shown.tolist(), strict=True):
             for name, value in zip(self._training, row, strict=True):
                 metrics.log_scalar(f"dds_similarity/{dev}/{name}", value, weight=0, priority=920, round=3)
         done = Round(
@@ -220,7 +220,7 @@ class _Measuring:
             id(language): drawn(language, args.loss_steps, random) for language in (*training, *development)
         }
 
-    def _compute(self, language: Language) -> LossGradient:
+    def _compute(self, language: Language) -> Gradient:
         return self._gradients.compute(language.dataset, self._sentences[id(language)], self._seed)
 
     def losses(self) -> Tensor:
@@ -239,8 +239,8 @@ class _Measuring:
         """
         size = sum(4 * parameter.numel() for parameter in self._gradients.parameters)
         matrix = similarity_matrix(
-            [lambda language=language: self._compute(language).gradient for language in self._development],  # type: ignore[misc]
-            [lambda language=language: self._compute(language).gradient for language in self._training],  # type: ignore[misc]
+            [lambda language=language: self._compute(language) for language in self._development],  # type: ignore[misc]
+            [lambda language=language: self._compute(language) for language in self._training],  # type: ignore[misc]
             self._args.grad_sim,
             max(1, GRADIENT_BYTES // size),
         )
@@ -258,12 +258,12 @@ class _Measuring:
             own = self._compute(language)
             together: Gradient | None = None
             column = []
-            with displaced(self._gradients.parameters, own.gradient, -LOOK_AHEAD):
+            with displaced(self._gradients.parameters, own, -LOOK_AHEAD):
                 for weight, development in zip(weights.tolist(), self._development, strict=True):
-                    theirs = self._compute(development).gradient
-                    column.append(similarity(theirs, own.gradient, self._args.grad_sim))
+                    theirs = self._compute(development)
+                    column.append(similarity(theirs, own, self._args.grad_sim))
                     together = weighted_sum(together, weight, theirs)
             assert together is not None
             columns.append(torch.stack(column))
-            rewards.append(similarity(together, own.gradient, self._args.grad_sim))
+            rewards.append(similarity(together, own, self._args.grad_sim))
         return torch.stack(columns, dim=1), torch.stack(rewards)

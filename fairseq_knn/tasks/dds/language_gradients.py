@@ -1,7 +1,6 @@
 """Gradients of a language's loss, on a few of its sentences."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -42,21 +41,6 @@ def drawn(language: Language, batches: int, generator: np.random.Generator) -> l
     return packed
 
 
-@dataclass(frozen=True)
-class LossGradient:
-    """What a language's sentences say.
-
-    Attributes:
-        gradient: of the mean loss per target token.
-        loss: the mean.
-        tokens: how many target tokens it is of.
-    """
-
-    gradient: Gradient
-    loss: float
-    tokens: float
-
-
 class LanguageGradients:
     """Computes gradients of the training loss per target token.
 
@@ -75,8 +59,8 @@ class LanguageGradients:
     def device(self) -> torch.device:
         return self.parameters[0].device
 
-    def compute(self, dataset: FairseqDataset, batches: Sequence[Sequence[int]], seed: int) -> LossGradient:
-        """Loss and gradient over some batches.
+    def compute(self, dataset: FairseqDataset, batches: Sequence[Sequence[int]], seed: int) -> Gradient:
+        """Gradient of the mean loss per target token over some batches, a tensor for every one of ``parameters``.
 
         Args:
             dataset: of the sentences.
@@ -84,12 +68,12 @@ class LanguageGradients:
             seed: of what reading a sentence may do at random.
         """
         total: Gradient | None = None
-        loss_sum = tokens = 0.0
+        tokens = 0.0
         for loss, size in self._losses(dataset, batches, seed):
             total = weighted_sum(total, 1.0, gradient(loss, self.parameters))
-            loss_sum, tokens = loss_sum + float(loss.detach()), tokens + size
+            tokens += size
         assert total is not None
-        return LossGradient([None if part is None else part.div_(tokens) for part in total], loss_sum / tokens, tokens)
+        return [None if part is None else part.div_(tokens) for part in total]
 
     @torch.no_grad()
     def loss(self, dataset: FairseqDataset, batches: Sequence[Sequence[int]], seed: int) -> float:

@@ -89,7 +89,7 @@ class SentenceSelection:
         sentences = drawn(language, self._args.loss_steps, random)
         model = gradients.model
         with undisturbed(model):
-            towards = gradients.compute(language.dataset, sentences, int(random.integers(2**31))).gradient
+            towards = gradients.compute(language.dataset, sentences, int(random.integers(2**31)))
             rewards = instance_rewards(gradients.parameters, lambda: self._losses(model, sample), towards)
         # Early in training nearly all rewards are positive, which would drive all scores to their upper end. They count
         # against each other.
