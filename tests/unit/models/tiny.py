@@ -76,7 +76,9 @@ def build(name: str, seed: int = 0, **changes: Any) -> Any:
     task = SimpleNamespace(source_dictionary=DICTIONARY, target_dictionary=DICTIONARY)
     model = ARCH_MODEL_REGISTRY[arch].build_model(args, task).eval()
     with torch.no_grad():  # so that layers that start as zeros or ones show, too
-        for parameter in model.parameters():
+        for key, parameter in model.named_parameters():
+            if key.endswith("conv_bias"):
+                parameter.zero_()  # stock leaves lightconv's uninitialised: whatever is in memory, NaN as well
             parameter.add_(0.1 * torch.randn_like(parameter))
     return model
 
