@@ -7,6 +7,22 @@ die() {
     exit 1
 }
 
+# What a script is called with. The comment at its head is its help.
+dry_run=''
+for argument; do
+    case $argument in
+    -h | --help)
+        sed -n -e '/^#!/d; /^#SBATCH/d; /^#/!q; s/^# \{0,1\}//p' "$0"
+        exit
+        ;;
+    --dry-run)
+        [[ $0 == */submit.sh || $0 == submit.sh ]] || die "only submit.sh has --dry-run"
+        dry_run=yes
+        ;;
+    *) die "there is no '$argument' here: --help says what there is" ;;
+    esac
+done
+
 # Settings a script cannot do without.
 need() {
     local name
@@ -20,7 +36,33 @@ SETTINGS=${SETTINGS:-$here/settings.sh}
 SETTINGS=$(realpath "$SETTINGS") # a bare name would be looked for in PATH, too
 # shellcheck source-path=SCRIPTDIR source=knn_mt/settings.sh
 source "$SETTINGS"
+# What is the same for all folders on one cluster; it comes last, so it counts.
+if [[ -n ${CLUSTER:-} ]]; then
+    [[ -f $CLUSTER ]] || die "there is no file $CLUSTER, which CLUSTER names"
+    CLUSTER=$(realpath "$CLUSTER")
+    export CLUSTER
+    # shellcheck source=/dev/null
+    source "$CLUSTER"
+fi
 need WORK
+
+# Puts the job back into the queue, after it has ended a process of it.
+requeue() {
+    # The number of the job alone would mean the whole array for that task of it which has the array's own number.
+    local job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
+    job=${job:-$SLURM_JOB_ID}
+    if (($#)); then
+        kill "$1" || true
+        wait "$1" || true # nothing may be writing when the job starts again
+    fi
+    ((${SLURM_RESTART_COUNT:-0} < MAX_RESTARTS)) ||
+        die "restarted ${SLURM_RESTART_COUNT:-0} times and not done: raise the time limit, or MAX_RESTARTS in $SETTINGS"
+    echo "time is nearly up: job $job goes back into the queue"
+    scontrol requeue "$job"
+    exit 0
+}
+# The signal can come before there is a process, where the time limit is short; it would end a script that has no trap.
+[[ -z ${SLURM_JOB_ID:-} ]] || trap requeue USR1
 
 # shellcheck disable=SC2034  # for the folders
 USER_DIR=$(fairseq-knn path) || die "fairseq-knn does not run: activate the environment fairseq_knn is installed in"
@@ -48,19 +90,7 @@ resumable() {
     # shellcheck disable=SC2064  # the number of today's child
     trap "requeue $child" USR1
     wait "$child"
-}
-
-requeue() {
-    # The number of the job alone would mean the whole array for that task of it which has the array's own number.
-    local job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
-    job=${job:-$SLURM_JOB_ID}
-    kill "$1" || true
-    wait "$1" || true # nothing may be writing when the job starts again
-    ((${SLURM_RESTART_COUNT:-0} < MAX_RESTARTS)) ||
-        die "restarted ${SLURM_RESTART_COUNT:-0} times and not done: raise the time limit, or MAX_RESTARTS in $SETTINGS"
-    echo "time is nearly up: job $job goes back into the queue"
-    scontrol requeue "$job"
-    exit 0
+    trap requeue USR1
 }
 
 # A setting for fairseq-hydra-train as hydra reads it, with all characters a path may have.
@@ -85,26 +115,36 @@ train() {
     mv "$trained/finished.txt.partial" "$trained/finished.txt"
 }
 
-# Submits a step that waits for the one before it; or, where there is no sbatch, runs it here and now.
-previous=''
+# Submits a step, with options of sbatch; an array of so many tasks; each waits for the one before it.
 step() {
-    local script=$1
-    shift
-    if ! command -v sbatch >/dev/null; then
+    submit %x-%j "$@"
+}
+
+array() {
+    submit %x-%A_%a "${@:2}" --array="0-$(($1 - 1))"
+}
+
+# Where there is no sbatch, it runs the step here and now; --dry-run only shows what would be submitted.
+previous=''
+submit() {
+    local log=$1 script=$2 line
+    if [[ -z $dry_run ]] && ! command -v sbatch >/dev/null; then
         echo "--- $script"
         bash "$here/$script"
         return
     fi
     # Without kill-on-invalid-dep, what waits for a job that failed would wait for ever.
-    previous=$(sbatch --parsable --export=ALL --output="$WORK/logs/%x-%j.log" \
-        ${previous:+--dependency="afterok:$previous" --kill-on-invalid-dep=yes} \
-        "${EVERY_JOB[@]}" "$@" "$here/$script")
+    local command=(sbatch --parsable --export=ALL --output="$WORK/logs/$log.log"
+        ${previous:+--dependency="afterok:$previous" --kill-on-invalid-dep=yes}
+        "${EVERY_JOB[@]}" "${@:3}" "$here/$script")
+    if [[ -n $dry_run ]]; then
+        printf -v line '%q ' "${command[@]}"
+        echo "${line% }"
+        previous=JOB_OF_$script
+        return
+    fi
+    mkdir -p "$WORK/logs"
+    previous=$("${command[@]}")
     previous=${previous%%;*} # sites with several clusters append their name
     echo "$script: job $previous"
-}
-
-array() {
-    local tasks=$1
-    shift
-    step "$@" --array="0-$((tasks - 1))" --output="$WORK/logs/%x-%A_%a.log"
 }

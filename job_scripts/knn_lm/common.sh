@@ -12,7 +12,7 @@ TASK=("$DATA" --user-dir "$USER_DIR" --task language_modeling_knn --no-progress-
 # shellcheck disable=SC2034
 MODEL=("${TASK[@]}" --path "$BASE")
 
-# What 5_evaluate.sh measures, in the order of the table: names of files in $RESULTS.
+# What 6_evaluate.sh measures, in the order of the table: names of files in $RESULTS.
 # shellcheck disable=SC2034
 systems() {
     local min

@@ -2,8 +2,10 @@
 # All steps: submitted to Slurm, each waiting for the one before it; or, where there is no sbatch, run here and now.
 #
 #   ./submit.sh
+#   ./submit.sh --dry-run    (only shows what would be submitted)
 #   DATASET=law ./submit.sh
 #   SETTINGS=my_settings.sh ./submit.sh
+#   CLUSTER=my_cluster.sh ./submit.sh
 #
 # Again after a failure: what is done is skipped. The last job leaves the table in $WORK/$SPLIT.txt.
 set -euo pipefail
@@ -12,12 +14,12 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/common.sh"
 need BASE DATA BREAK LAMBDA # now rather than hours later
 
-mkdir -p "$WORK/logs"
 export JOB_SCRIPTS=$here SETTINGS DATASET
 
 [[ -z $TEXT ]] || step 1_binarise.sh
 array "$BUILD_TASKS" 2_build.sh "${MODEL_JOBS[@]}"
-step 3_index.sh "${INDEX_JOB[@]}"
-[[ -z $CLUSTERS ]] || step 4_cluster.sh "${INDEX_JOB[@]}"
-array "$EVALUATE_TASKS" 5_evaluate.sh "${MODEL_JOBS[@]}"
-step 6_table.sh
+step 3_merge.sh
+step 4_index.sh "${INDEX_JOB[@]}"
+[[ -z $CLUSTERS ]] || step 5_cluster.sh "${INDEX_JOB[@]}"
+array "$EVALUATE_TASKS" 6_evaluate.sh "${MODEL_JOBS[@]}"
+step 7_table.sh

@@ -45,7 +45,7 @@ subtitles) K=16 LAMBDA=0.5 TEMPERATURE=20 ;;
 # Nothing is published: write it here, or tune.
 *) K='' LAMBDA='' TEMPERATURE='' ;;
 esac
-TUNE=no     # yes: 4_tune.sh chooses k, lambda and temperature on the validation split, and these are used
+TUNE=no     # yes: 5_tune.sh chooses k, lambda and temperature on the validation split, and these are used
 NPROBE=32   # lists of the index that are searched, as in all those papers
 
 # --- Neighbours, combiners that are trained ---------------------------------------------------------------------

@@ -2,9 +2,11 @@
 # All steps: submitted to Slurm, each waiting for the one before it; or, where there is no sbatch, run here and now.
 #
 #   ./submit.sh
+#   ./submit.sh --dry-run    (only shows what would be submitted)
 #   DOMAIN=koran ./submit.sh
 #   COMBINER=adaptive ./submit.sh
 #   SETTINGS=my_settings.sh ./submit.sh
+#   CLUSTER=my_cluster.sh ./submit.sh
 #
 # Again after a failure: what is done is skipped. The last job leaves the scores in $WORK/scores.txt, with a combiner
 # that is trained in $WORK/scores.COMBINER.txt.
@@ -15,16 +17,16 @@ source "$here/common.sh"
 need BASE DATA REFERENCE # now rather than hours later
 [[ $COMBINER == vanilla ]] || need TRAIN_K
 
-mkdir -p "$WORK/logs"
 export JOB_SCRIPTS=$here SETTINGS DOMAIN COMBINER
 
 [[ -z $TEXT ]] || step 1_binarise.sh
 array "$BUILD_TASKS" 2_build.sh "${MODEL_JOBS[@]}"
-step 3_index.sh "${INDEX_JOB[@]}"
+step 3_merge.sh
+step 4_index.sh "${INDEX_JOB[@]}"
 if [[ $COMBINER != vanilla ]]; then
-    step 4_train.sh "${TRAIN_JOB[@]}"
+    step 5_train.sh "${TRAIN_JOB[@]}"
 elif [[ $TUNE == yes ]]; then
-    step 4_tune.sh "${MODEL_JOBS[@]}"
+    step 5_tune.sh "${MODEL_JOBS[@]}"
 fi
-array "$DECODE_TASKS" 5_decode.sh "${MODEL_JOBS[@]}"
-step 6_score.sh
+array "$DECODE_TASKS" 6_decode.sh "${MODEL_JOBS[@]}"
+step 7_score.sh

@@ -2,8 +2,10 @@
 # All steps: submitted to Slurm, each waiting for the one before it; or, where there is no sbatch, run here and now.
 #
 #   ./submit.sh
+#   ./submit.sh --dry-run    (only shows what would be submitted)
 #   GROUP=diverse DIRECTION=o2m ./submit.sh
 #   SETTINGS=my_settings.sh ./submit.sh
+#   CLUSTER=my_cluster.sh ./submit.sh
 #
 # Again after a failure: what is done is skipped. The last job leaves the table in $WORK/scores.txt.
 set -euo pipefail
@@ -12,7 +14,6 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/common.sh"
 need DATA REFERENCES # now rather than hours later
 
-mkdir -p "$WORK/logs"
 export JOB_SCRIPTS=$here SETTINGS GROUP DIRECTION
 
 [[ -z $TEXT ]] || step 1_binarise.sh

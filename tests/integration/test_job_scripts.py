@@ -1,12 +1,10 @@
 """The job scripts in plain bash, with and without the variables and commands of Slurm."""
 
-import os
 import re
 import shutil
 import signal
 import stat
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import cli, toy
+from tests import cli, no_slurm, toy
 
-SCRIPTS = cli.ROOT / "job_scripts" / "knn_mt"
+SCRIPTS = no_slurm.SCRIPTS / "knn_mt"
 STEPS = sorted(path.name for path in SCRIPTS.glob("[0-9]_*.sh"))
 SENTENCES = 40  # of the test split: two batches of at most 300 tokens
 OPTIONS = "(--num-workers 0 --knn-shard-sentences 100)"  # three shards
@@ -55,14 +53,9 @@ echo "$number;toy"
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def programs() -> Path:
     """All programs of this machine and environment but those of a Slurm that may be installed."""
-    folder = tmp_path_factory.mktemp("programs")
-    for source in (Path(sys.executable).parent, *map(Path, ("/usr/local/bin", "/usr/bin", "/bin"))):
-        for program in source.iterdir() if source.is_dir() else ():
-            if program.name not in ("sbatch", "scontrol") and not (folder / program.name).is_symlink():
-                (folder / program.name).symlink_to(program)
-    return folder
+    return no_slurm.programs()
 
 
 def command(folder: Path, name: str, text: str) -> None:
@@ -100,10 +93,7 @@ class Jobs:
         )
 
     def environment(self, variables: Mapping[str, object]) -> dict[str, str]:
-        slurm = ("SLURM_", "SBATCH_")
-        own = {name: value for name, value in os.environ.items() if not name.startswith(slurm)}
-        mine = {"PATH": self.path, "SETTINGS": self.settings.name, "DOMAIN": "it", "OMP_NUM_THREADS": 1}
-        return {**own, **{name: str(value) for name, value in {**mine, **variables}.items()}}
+        return no_slurm.environment(**{"PATH": self.path, "SETTINGS": self.settings.name, "DOMAIN": "it", **variables})
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +131,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory, programs: Path, text: Path) 
     jobs = Jobs(file, str(programs))
     done = jobs.run("submit.sh")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert steps(done) == [step for step in STEPS if step != "4_train.sh"]
+    assert steps(done) == [step for step in STEPS if step != "5_train.sh"]
     return jobs
 
 
@@ -201,7 +191,7 @@ def test_scores(plain: Jobs) -> None:
 
 def test_a_trained_combiner(plain: Jobs, combined: subprocess.CompletedProcess[str]) -> None:
     """What does not depend on the combiner is not done again, and the scores stand beside those of vanilla."""
-    assert steps(combined) == [step for step in STEPS if step != "4_tune.sh"]
+    assert steps(combined) == [step for step in STEPS if step != "5_tune.sh"]
     for told in ("finished already", "base/part-0.txt is there already", "adaptive/part-0.txt"):
         assert told in combined.stdout
     work = plain.settings.parent / "it"
@@ -213,7 +203,7 @@ def test_a_trained_combiner(plain: Jobs, combined: subprocess.CompletedProcess[s
 
 
 def test_training_goes_on_where_it_was(plain: Jobs, combined: subprocess.CompletedProcess[str], tmp_path: Path) -> None:
-    done = plain.run("4_train.sh", COMBINER="adaptive")
+    done = plain.run("5_train.sh", COMBINER="adaptive")
     assert (done.returncode, done.stderr) == (0, "")
     assert "finished already" in done.stdout
 
@@ -221,10 +211,10 @@ def test_training_goes_on_where_it_was(plain: Jobs, combined: subprocess.Complet
     trained = tmp_path / "it" / "training" / "adaptive"
     more = Jobs(settings_of(plain, tmp_path), plain.path)
     more.settings.write_text(more.settings.read_text().replace(f"max_update={UPDATES}", f"max_update={UPDATES + 5}"))
-    assert_one_sentence(more.run("4_train.sh", COMBINER="adaptive"), r"was trained by another command .*: delete it")
+    assert_one_sentence(more.run("5_train.sh", COMBINER="adaptive"), r"was trained by another command .*: delete it")
     (trained / "finished.txt").unlink()  # as in a training that was interrupted
-    assert_one_sentence(more.run("5_decode.sh", COMBINER="adaptive"), r"not trained to the end: run 4_train.sh first$")
-    done = more.run("4_train.sh", COMBINER="adaptive")
+    assert_one_sentence(more.run("6_decode.sh", COMBINER="adaptive"), r"not trained to the end: run 5_train.sh first$")
+    done = more.run("5_train.sh", COMBINER="adaptive")
     assert done.returncode == 0, done.stderr[-3000:]
     log = (trained / "hydra_train.log").read_text()
     resumed = log[log.rindex("Loaded checkpoint") :]  # the first time: the base
@@ -250,12 +240,13 @@ def test_an_array_gives_what_one_process_gives(plain: Jobs, array: Jobs) -> None
 def test_how_jobs_are_submitted(array: Jobs) -> None:
     calls = (array.settings.parent / "slurm" / "calls").read_text().splitlines()
     scripts = [Path(call.split()[-1]).name for call in calls]
-    assert scripts == ["2_build.sh", "3_index.sh", "5_decode.sh", "6_score.sh"]
+    assert scripts == ["2_build.sh", "3_merge.sh", "4_index.sh", "6_decode.sh", "7_score.sh"]
     for number, call in enumerate(calls):
         assert "--parsable" in call
         assert "--partition=toy" in call
-        assert ("--array=" in call) == (scripts[number] in ("2_build.sh", "5_decode.sh"))
+        assert ("--array=" in call) == (scripts[number] in ("2_build.sh", "6_decode.sh"))
         assert (f"--dependency=afterok:{number} " in call) == (number > 0)  # without ';toy'
+        assert f"/logs/%x-{'%A_%a' if '--array=' in call else '%j'}.log" in call
 
 
 def test_how_training_is_submitted(programs: Path, tmp_path: Path) -> None:
@@ -265,11 +256,11 @@ def test_how_training_is_submitted(programs: Path, tmp_path: Path) -> None:
     jobs = Jobs(file, f"{tmp_path / 'slurm'}:{programs}")
     assert jobs.run("submit.sh", COMBINER="robust", DOMAIN="koran").returncode == 0
     calls = (tmp_path / "calls").read_text().splitlines()
-    scripts = ["2_build.sh", "3_index.sh", "4_train.sh", "5_decode.sh", "6_score.sh"]
+    scripts = ["2_build.sh", "3_merge.sh", "4_index.sh", "5_train.sh", "6_decode.sh", "7_score.sh"]
     assert [Path(call.split()[-1]).name for call in calls] == scripts
     for number, call in enumerate(calls):
         assert (f"--dependency=afterok:{number} " in call) == (number > 0)
-        assert ("--gres=gpu:4" in call) == (scripts[number] == "4_train.sh")
+        assert ("--gres=gpu:4" in call) == (scripts[number] == "5_train.sh")
 
 
 def test_what_is_done_is_skipped(plain: Jobs) -> None:
@@ -277,7 +268,7 @@ def test_what_is_done_is_skipped(plain: Jobs) -> None:
         done = plain.run(script)
         assert (done.returncode, done.stderr) == (0, "")
         assert told in done.stdout
-    done = plain.run("5_decode.sh")
+    done = plain.run("6_decode.sh")
     assert done.stdout.count("there already") == 2
     assert done.returncode == 0
 
@@ -288,11 +279,11 @@ def test_incomplete_translations_are_not_scored(plain: Jobs, tmp_path: Path) -> 
     part = tmp_path / "it" / "knn" / "part-0.txt"
     whole = part.read_text()
     part.write_text(re.sub(r"(?m)^D-7\t.*\n", "", whole))
-    assert_one_sentence(copy.run("6_score.sh"), rf"are not those of the {SENTENCES} sentences")
+    assert_one_sentence(copy.run("7_score.sh"), rf"are not those of the {SENTENCES} sentences")
     part.write_text(whole.replace("--distributed-world-size 1", "--distributed-world-size 2", 1))
-    assert_one_sentence(copy.run("6_score.sh"), r"part-1.txt, one of 2, is missing")
+    assert_one_sentence(copy.run("7_score.sh"), r"part-1.txt, one of 2, is missing")
     part.unlink()
-    assert_one_sentence(copy.run("6_score.sh"), r"run 5_decode.sh first")
+    assert_one_sentence(copy.run("7_score.sh"), r"run 6_decode.sh first")
 
 
 def settings_of(jobs: Jobs, folder: Path) -> Path:
@@ -312,7 +303,9 @@ def assert_one_sentence(done: subprocess.CompletedProcess[str], pattern: str) ->
 def test_missing_settings(script: str, programs: Path, tmp_path: Path) -> None:
     empty = Jobs(settings(tmp_path / "settings.sh"), str(programs))
     assert_one_sentence(empty.run(script), rf"^{script}: WORK is empty: fill it in in .*settings\.sh$")
-    missing = {"3_index.sh": None, "6_score.sh": "REFERENCE", "1_binarise.sh": "DATA"}.get(script, "BASE")
+    missing = {"3_merge.sh": None, "4_index.sh": None, "7_score.sh": "REFERENCE", "1_binarise.sh": "DATA"}.get(
+        script, "BASE"
+    )
     if missing is not None:
         some = Jobs(settings(tmp_path / "some.sh", WORK=tmp_path / "work"), str(programs))
         assert_one_sentence(some.run(script), f"^{script}: {missing} is empty")
@@ -332,15 +325,15 @@ def test_no_such_settings_file(programs: Path, tmp_path: Path) -> None:
 def test_unknown_domains_need_values(programs: Path, tmp_path: Path) -> None:
     values = {"WORK": tmp_path, "BASE": toy.BASE, "DATA": toy.DOMAIN, "REFERENCE": "test.en"}
     jobs = Jobs(settings(tmp_path / "settings.sh", **values), str(programs))
-    assert_one_sentence(jobs.run("5_decode.sh", DOMAIN="patents"), "K is empty")
-    for script in ("submit.sh", "4_train.sh"):
+    assert_one_sentence(jobs.run("6_decode.sh", DOMAIN="patents"), "K is empty")
+    for script in ("submit.sh", "5_train.sh"):
         assert_one_sentence(jobs.run(script, DOMAIN="patents", COMBINER="adaptive"), "TRAIN_K is empty")
 
 
 def test_combiners_that_cannot_be_trained(programs: Path, tmp_path: Path) -> None:
     jobs = Jobs(settings(tmp_path / "settings.sh", WORK=tmp_path, BASE=toy.BASE, DATA=toy.DOMAIN), str(programs))
-    assert_one_sentence(jobs.run("4_train.sh"), "vanilla combiner has nothing to train")
-    assert_one_sentence(jobs.run("4_train.sh", COMBINER="kster"), "COMBINER is 'kster', but must be vanilla, adaptive,")
+    assert_one_sentence(jobs.run("5_train.sh"), "vanilla combiner has nothing to train")
+    assert_one_sentence(jobs.run("5_train.sh", COMBINER="kster"), "COMBINER is 'kster', but must be vanilla, adaptive,")
 
 
 def test_published_values(tmp_path: Path) -> None:
@@ -377,7 +370,7 @@ ONE_OF_AN_ARRAY = {"SLURM_ARRAY_JOB_ID": 7, "SLURM_ARRAY_TASK_ID": 1, "SLURM_ARR
     [
         ("2_build.sh", "fairseq-generate", ONE_OF_AN_ARRAY, "7_1"),
         ("2_build.sh", "fairseq-generate", {}, "7"),
-        ("4_train.sh", "fairseq-hydra-train", {"COMBINER": "robust"}, "7"),
+        ("5_train.sh", "fairseq-hydra-train", {"COMBINER": "robust"}, "7"),
     ],
 )
 def test_what_is_out_of_time_queues_itself_again(
@@ -398,6 +391,24 @@ def test_what_is_out_of_time_queues_itself_again(
     assert not (tmp_path / "it" / "training" / "robust" / "finished.txt").exists()
     assert (slurm / "scontrol.txt").read_text() == f"requeue {job}\n"
     assert b"back into the queue" in output
+
+
+def test_a_signal_before_there_is_a_process(programs: Path, tmp_path: Path) -> None:
+    """As where the time limit is hardly longer than what Slurm tells of it in advance."""
+    slurm = tmp_path / "slurm"
+    command(slurm, "scontrol", f'#!/bin/sh\necho "$*" >{slurm}/scontrol.txt\n')
+    command(slurm, "fairseq-knn", f"#!/bin/sh\ntouch {slurm}/started\nsleep 0.5\n")
+    command(slurm, "fairseq-generate", f"#!/bin/sh\ntouch {slurm}/computed\n")
+    file = settings(tmp_path / "settings.sh", WORK=tmp_path / "it", BASE=toy.BASE, DATA=toy.DOMAIN)
+    jobs = Jobs(file, f"{slurm}:{programs}")
+    environment = jobs.environment({"SLURM_JOB_ID": 7})
+    with subprocess.Popen([SCRIPTS / "2_build.sh"], env=environment, cwd=tmp_path) as running:
+        while not (slurm / "started").exists() and running.poll() is None:
+            time.sleep(0.05)
+        running.send_signal(signal.SIGUSR1)
+    assert running.returncode == 0
+    assert (slurm / "scontrol.txt").read_text() == "requeue 7\n"
+    assert not (slurm / "computed").exists()
 
 
 def test_every_script_is_run() -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import cli, toy
+from tests import cli, no_slurm, toy
 
-SCRIPTS = cli.ROOT / "job_scripts" / "knn_lm"
+SCRIPTS = no_slurm.SCRIPTS / "knn_lm"
 STEPS = sorted(path.name for path in SCRIPTS.glob("[0-9]_*.sh"))
 SYSTEMS = ("base", "knn", "retomaton-1", "retomaton-kmeans-1")
 
@@ -23,9 +23,7 @@ def settings(path: Path, **values: object) -> Path:
 
 def run(file: Path, script: str, **variables: object) -> subprocess.CompletedProcess[str]:
     """Run a script without Slurm."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_"))}
-    mine = {"PATH": f"{cli.scripts()}:{os.environ['PATH']}", "SETTINGS": file.name, "OMP_NUM_THREADS": 1, **variables}
-    environment = {**own, **{name: str(value) for name, value in mine.items()}}
+    environment = no_slurm.environment(SETTINGS=file.name, **variables)
     return subprocess.run([SCRIPTS / script], env=environment, cwd=file.parent, capture_output=True, text=True)
 
 
@@ -91,10 +89,10 @@ def test_what_is_done_is_skipped(evaluated: tuple[Path, subprocess.CompletedProc
         again = run(file, script)
         assert (again.returncode, again.stderr) == (0, "")
         assert told in again.stdout
-    again = run(file, "5_evaluate.sh")
+    again = run(file, "6_evaluate.sh")
     assert again.stdout.count("there already") == len(SYSTEMS)
     # Tasks of an array share the systems.
-    task = run(file, "5_evaluate.sh", SLURM_ARRAY_TASK_ID=1, SLURM_ARRAY_TASK_COUNT=2)
+    task = run(file, "6_evaluate.sh", SLURM_ARRAY_TASK_ID=1, SLURM_ARRAY_TASK_COUNT=2)
     assert task.stdout.count("there already") == len(SYSTEMS) // 2
 
 
@@ -105,7 +103,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)
         assert done.stderr.startswith(f"{script}: WORK is empty")
     file = settings(tmp_path / "settings.sh", WORK=tmp_path / "work")
-    for script, told in (("2_build.sh", "BASE is empty"), ("6_table.sh", "base.txt: run 5_evaluate.sh first")):
+    for script, told in (("2_build.sh", "BASE is empty"), ("7_table.sh", "base.txt: run 6_evaluate.sh first")):
         assert told in run(file, script).stderr
     file = settings(tmp_path / "other.sh", WORK=tmp_path, BASE="lm.pt", DATA="data")
     assert "BUILD_BREAK is empty" in run(file, "2_build.sh", DATASET="patents").stderr

@@ -14,9 +14,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from tests import cli, warm
+from tests import cli, no_slurm, warm
 
-SCRIPTS = cli.ROOT / "job_scripts" / "multi_dds"
+SCRIPTS = no_slurm.SCRIPTS / "multi_dds"
 STEPS = sorted(path.name for path in SCRIPTS.glob("[0-9]_*.sh"))
 VARIANTS = ("proportional", "temperature", "uniform", "multidds", "multidds_s")
 LANGUAGES = {"aa": 60, "bb": 20}  # training sentences
@@ -42,10 +42,9 @@ def settings(path: Path, **values: object) -> Path:
 
 def variables_of(file: Path, variables: Mapping[str, object]) -> dict[str, str]:
     """The environment of a script: without Slurm, unless the folder of programs beside the settings has it."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_"))}
-    path = f"{file.parent / 'programs'}:{cli.scripts()}:{os.environ['PATH']}"
-    mine = {"PATH": path, "SETTINGS": file.name, "OMP_NUM_THREADS": 1, **variables}
-    return {**own, **{name: str(value) for name, value in mine.items()}}
+    return no_slurm.environment(
+        PATH=f"{file.parent / 'programs'}:{no_slurm.programs()}", SETTINGS=file.name, **variables
+    )
 
 
 def run(file: Path, script: str, **variables: object) -> subprocess.CompletedProcess[str]:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Step 4, with COMBINER=vanilla and TUNE=yes: k, lambda and temperature of the lowest perplexity on the validation split.
+# Step 5, with COMBINER=vanilla and TUNE=yes: k, lambda and temperature of the lowest perplexity on the validation split.
 # The whole grid goes to $WORK/tuned.json, the best flags to $WORK/tuned.txt.
 #SBATCH --job-name=knn_mt_tune
 #SBATCH --requeue

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Step 4, with a COMBINER that is trained: trains it on top of the base model, which stays as it is, with the settings of
+# Step 5, with a COMBINER that is trained: trains it on top of the base model, which stays as it is, with the settings of
 # $CONFIGS and TRAIN_OPTIONS. All GPUs it is shown are used. Started again, it goes on where it was. In the end
 # $WORK/training/COMBINER/checkpoint_best.pt is all that decoding needs.
 #SBATCH --job-name=knn_mt_train
@@ -13,7 +13,7 @@ here=$(dirname "${BASH_SOURCE[0]}")
 # shellcheck source-path=SCRIPTDIR source=common.sh
 source "$here/common.sh"
 need BASE DATA
-[[ $COMBINER != vanilla ]] || die "a vanilla combiner has nothing to train: set COMBINER, or tune it with 4_tune.sh"
+[[ $COMBINER != vanilla ]] || die "a vanilla combiner has nothing to train: set COMBINER, or tune it with 5_tune.sh"
 need TRAIN_K
 
 case $COMBINER in

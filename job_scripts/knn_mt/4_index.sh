@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Step 3: checks that all shards are there (it names those that are not) and builds the search index, which has to
-# prove its recall. Started again, it goes on where it was.
-#SBATCH --job-name=knn_lm_index
+# Step 4: builds the search index, which has to prove its recall. Started again, it goes on where it was.
+#SBATCH --job-name=knn_mt_index
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --signal=B:USR1@120
@@ -12,5 +11,4 @@ here=$(dirname "${BASH_SOURCE[0]}")
 # shellcheck source-path=SCRIPTDIR source=common.sh
 source "$here/common.sh"
 
-fairseq-knn merge "$STORE"
-resumable fairseq-knn build-index "$STORE" --knn-k "$K" --knn-nprobe "$NPROBE"
+resumable fairseq-knn build-index "$STORE" --knn-k "${K:-8}" --knn-nprobe "$NPROBE"

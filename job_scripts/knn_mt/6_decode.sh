@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Step 5: translates the test split, with the base model alone and with the datastore. An array: each task translates
+# Step 6: translates the test split, with the base model alone and with the datastore. An array: each task translates
 # its batches into $WORK/{base,knn}/part-TASK.txt (for knn the COMBINER, if it is trained), whose first line is the
 # command. Started again, it skips parts that are whole and were made by the same command from the same files.
 #SBATCH --job-name=knn_mt_decode
@@ -14,9 +14,9 @@ source "$here/common.sh"
 need BASE DATA
 
 if [[ $COMBINER != vanilla ]]; then
-    [[ -e $TRAINED/finished.txt ]] || die "$TRAINED is not trained to the end: run 4_train.sh first"
+    [[ -e $TRAINED/finished.txt ]] || die "$TRAINED is not trained to the end: run 5_train.sh first"
 elif [[ $TUNE == yes ]]; then
-    [[ -s $TUNED ]] || die "there is no $TUNED: run 4_tune.sh first, or set TUNE=no"
+    [[ -s $TUNED ]] || die "there is no $TUNED: run 5_tune.sh first, or set TUNE=no"
     read -ra neighbours <"$TUNED"
 else
     need K LAMBDA TEMPERATURE

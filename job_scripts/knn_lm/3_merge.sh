@@ -1,10 +1,7 @@
 #!/usr/bin/env bash
-# Step 3: checks that all shards are there (it names those that are not) and builds the search index, which has to
-# prove its recall. Started again, it goes on where it was.
-#SBATCH --job-name=knn_mt_index
+# Step 3: checks that all shards are there (it names those that are not) and makes one datastore of them.
+#SBATCH --job-name=knn_lm_merge
 #SBATCH --requeue
-#SBATCH --open-mode=append
-#SBATCH --signal=B:USR1@120
 set -euo pipefail
 # sbatch runs a copy of this file elsewhere: the folder is then $JOB_SCRIPTS (submit.sh), or where sbatch was called.
 here=$(dirname "${BASH_SOURCE[0]}")
@@ -13,4 +10,3 @@ here=$(dirname "${BASH_SOURCE[0]}")
 source "$here/common.sh"
 
 fairseq-knn merge "$STORE"
-resumable fairseq-knn build-index "$STORE" --knn-k "${K:-8}" --knn-nprobe "$NPROBE"

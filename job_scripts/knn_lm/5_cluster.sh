@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Step 4, where CLUSTERS is not empty: divides the entries into clusters, whose members share their pointers. Started
+# Step 5, where CLUSTERS is not empty: divides the entries into clusters, whose members share their pointers. Started
 # again, it goes on where it was.
 #SBATCH --job-name=knn_lm_cluster
 #SBATCH --requeue

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Step 6: puts the parts of all array tasks together in the order of the test set, makes sure that no sentence is
+# Step 7: puts the parts of all array tasks together in the order of the test set, makes sure that no sentence is
 # missing, and scores the text: $WORK/{base,knn}.txt, $WORK/scores.txt; with a COMBINER that is trained its name is in
 # the place of knn, and the scores are in $WORK/scores.COMBINER.txt.
 #SBATCH --job-name=knn_mt_score
@@ -17,14 +17,14 @@ sentences=$(awk 'END { print NR }' "$REFERENCE") # wc would not count a last lin
 collect() {
     # Jobs of several combiners may collect the translations of the base at the same time.
     local parts=$WORK/$1 numbered=$WORK/$1.txt.$SYSTEM.partial command world rank part all=()
-    [[ -e $parts/part-0.txt ]] || die "there is no $parts/part-0.txt: run 5_decode.sh first"
+    [[ -e $parts/part-0.txt ]] || die "there is no $parts/part-0.txt: run 6_decode.sh first"
     command=$(head -n 1 "$parts/part-0.txt")
     world=$(sed -E 's/.* --distributed-world-size ([0-9]+) .*/\1/' <<<"$command")
     for ((rank = 0; rank < world; rank++)); do
         part=$parts/part-$rank.txt
         # One command but for the rank: parts of different settings must not be mixed.
         [[ -e $part && $(head -n 1 "$part") == "${command/ --distributed-rank 0 / --distributed-rank $rank }" ]] ||
-            die "$part, one of $world, is missing or was made by another command: run 5_decode.sh again"
+            die "$part, one of $world, is missing or was made by another command: run 6_decode.sh again"
         all+=("$part")
     done
     sed -n 's/^D-//p' "${all[@]}" | LC_ALL=C sort -n | cut -f 1,3 >"$numbered"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Step 5: the perplexity of $SPLIT with the model alone, with kNN-LM, and with RetoMaton for every MIN_KNNS, without and with
+# Step 6: the perplexity of $SPLIT with the model alone, with kNN-LM, and with RetoMaton for every MIN_KNNS, without and with
 # clusters: a file for each system in $WORK/$SPLIT, whose first line is the command. An array: its tasks share the systems.
 # Started again, it skips those that are measured, by the same command and from the same files.
 #SBATCH --job-name=knn_lm_evaluate

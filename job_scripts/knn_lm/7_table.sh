@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Step 6: one line for every system: its perplexity, the fraction of searches that were saved, and the speed. Also in
+# Step 7: one line for every system: its perplexity, the fraction of searches that were saved, and the speed. Also in
 # $WORK/$SPLIT.txt.
 #SBATCH --job-name=knn_lm_table
 #SBATCH --requeue
@@ -11,7 +11,7 @@ here=$(dirname "${BASH_SOURCE[0]}")
 source "$here/common.sh"
 
 for system in $(systems); do
-    [[ -e $RESULTS/$system.txt ]] || die "there is no $RESULTS/$system.txt: run 5_evaluate.sh first"
+    [[ -e $RESULTS/$system.txt ]] || die "there is no $RESULTS/$system.txt: run 6_evaluate.sh first"
 done
 {
     printf '%-28s %10s %6s %10s\n' system perplexity FoSS tokens/s
