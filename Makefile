@@ -12,16 +12,19 @@ BIN := $(VENV)/bin
 QUICKSTART := $(BIN)/python examples/quickstart.py
 DEMO_LM := $(BIN)/python examples/demo_lm.py
 DEMO_DDS := $(BIN)/python examples/demo_dds.py
+DEMO_ST := $(BIN)/python examples/demo_st.py
 
-.PHONY: help venv quickstart demo-lm demo-dds bench test lint format clean distclean
+.PHONY: help venv quickstart demo-lm demo-dds demo-st bench test test-slurm lint format clean distclean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make quickstart  build a datastore and translate with it, on a small model, on this machine"
 	@echo "make demo-lm     the same with a language model: kNN-LM and RetoMaton, perplexity and speed"
 	@echo "make demo-dds    eight languages to English: how much to sample each, fixed or learned (MultiDDS)"
+	@echo "make demo-st     Czech speech to English text: a student learns from an expert in text (ImitKD)"
 	@echo "make bench       measure speed, memory and recall; writes docs/benchmarks.md (about two hours on 2 cores)"
 	@echo "make test        lint, then all tests"
+	@echo "make test-slurm  the job scripts under a real Slurm, on this machine (Debian, Ubuntu: nothing is installed)"
 	@echo "make lint        ruff and mypy"
 	@echo "make format      let ruff lay out the code and mend what it can"
 	@echo "make venv        only the set-up, which the others do themselves: $(VENV), 7 GB, some minutes"
@@ -47,11 +50,17 @@ demo-lm: venv
 demo-dds: venv
 	$(DEMO_DDS)
 
+demo-st: venv
+	$(DEMO_ST)
+
 bench: venv
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations 10 $(PYTEST_ARGS)
+
+test-slurm: venv
+	$(BIN)/python -m tests.slurm
 
 lint: venv
 	$(BIN)/ruff check .

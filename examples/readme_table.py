@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-QUICKSTART, DEMO_LM, DEMO_DDS = "quickstart", "demo_lm", "demo_dds"
+QUICKSTART, DEMO_LM, DEMO_DDS, DEMO_ST = "quickstart", "demo_lm", "demo_dds", "demo_st"
 PAGES = {
     QUICKSTART: ("README.md",),
     DEMO_LM: ("README.md", "docs/knn-lm.md"),
     DEMO_DDS: ("README.md", "docs/multidds.md"),
+    DEMO_ST: ("README.md", "docs/imitkd.md"),
 }
 
 
@@ -30,12 +31,14 @@ def tables() -> dict[str, str]:
     """The table of every marker."""
     import demo_dds
     import demo_lm
+    import demo_st
     import quickstart
 
     renderers: dict[str, Callable[[Any], str]] = {
         QUICKSTART: lambda content: quickstart.markdown(content["rows"]),
         DEMO_LM: demo_lm.markdown,
         DEMO_DDS: demo_dds.markdown,
+        DEMO_ST: demo_st.markdown,
     }
     return {marker: render(results(marker)) for marker, render in renderers.items()}
 

@@ -122,7 +122,8 @@ class Workflow:
             raise CommandFailed("\n".join([*tail, f"[{name}] ended with status {status}; its output is in {failed}"]))
         with partial.open("a", encoding="utf-8") as file:
             processors = used.ru_utime + used.ru_stime
-            file.write(f"# {time.monotonic() - started:.1f} s, {processors:.1f} s of processors\n")
+            file.write(f"# {time.monotonic() - started:.1f} s, {processors:.1f} s of processors, ")
+            file.write(f"{used.ru_maxrss / 1024:.0f} MiB of memory\n")
         partial.replace(log)
         content = log.read_text(encoding="utf-8")
         print(f"  {prefix}{content.splitlines()[-1].removeprefix('# ')}", flush=True)
@@ -136,8 +137,14 @@ class Workflow:
 
 def times(log: str) -> tuple[float, float]:
     """Seconds that a command took, and seconds of processors: the last line of its log."""
-    last = re.search(r"^# ([\d.]+) s, ([\d.]+) s of processors\n\Z", log, re.MULTILINE)
+    last = re.search(r"^# ([\d.]+) s, ([\d.]+) s of processors(?:, \d+ MiB of memory)?\n\Z", log, re.MULTILINE)
     return (float(last[1]), float(last[2])) if last else (0.0, 0.0)
+
+
+def peak_memory(log: str) -> float:
+    """Memory that a command took at most, in MiB: the last line of its log."""
+    last = re.search(r"^# .* s of processors, (\d+) MiB of memory\n\Z", log, re.MULTILINE)
+    return float(last[1]) if last else 0.0
 
 
 def _wrap(command: str) -> str:

@@ -4,18 +4,20 @@
 """
 
 import functools
+import importlib.util
 import logging
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace, TracebackType
+from types import ModuleType, SimpleNamespace, TracebackType
 from typing import Any
 
 from hydra.core.utils import JobReturn
 
 from fairseq_knn.compat import make_stock
 from fairseq_knn.errors import UserError
+from fairseq_knn.sox_effects import apply_effects_tensor
 from fairseq_knn.version import __version__
 
 logger = logging.getLogger("fairseq_knn")
@@ -30,6 +32,7 @@ def install() -> None:
         _undo.append(_one_sentence_under_hydra())
         _undo.append(_one_package_from_two_paths())
         _undo.append(_names_that_numpy_removed())
+        _undo.append(_effects_that_torchaudio_removed())
         _undo.append(_checkpoints_of_forks())
         _undo.append(_checkpoints_of_combiners())
 
@@ -127,6 +130,24 @@ def _names_that_numpy_removed() -> Callable[[], None]:
 
     def restore() -> None:
         del vars(np)["compat"]
+
+    return restore
+
+
+def _effects_that_torchaudio_removed() -> Callable[[], None]:
+    """fairseq's main branch imports sox from torchaudio to read any audio file, and otherwise says that torchaudio is
+    to be installed."""
+    name = "torchaudio.sox_effects"
+    installed = importlib.util.find_spec("torchaudio")  # of a package it is looked for, but not imported
+    folders = [Path(folder) for folder in (installed and installed.submodule_search_locations) or ()]
+    if name in sys.modules or not folders or any((folder / "sox_effects").exists() for folder in folders):
+        return lambda: None
+    module = ModuleType(name)
+    module.apply_effects_tensor = apply_effects_tensor  # type: ignore[attr-defined]
+    sys.modules[name] = module
+
+    def restore() -> None:
+        sys.modules.pop(name, None)
 
     return restore
 

@@ -4,7 +4,11 @@ import importlib
 
 MODULES = (
     "fairseq_knn.models.architectures",  # transformer_wmt19_de_en
+    "fairseq_knn.criterions.imitation_presets",  # imitation_kd, imit_kd, kd and the like
     "fairseq_knn.tasks.language_modeling_knn",
+    "fairseq_knn.tasks.speech_to_text_imitkd",
+    "fairseq_knn.tasks.speech_to_text_knn",
+    "fairseq_knn.tasks.translation_imitkd",
     "fairseq_knn.tasks.translation_knn",
     "fairseq_knn.tasks.translation_multi_dds",
     "fairseq_knn.tasks.translation_multi_simple_epoch_knn",

@@ -36,3 +36,19 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests import toy
 
     return toy.perturbed_base(tmp_path_factory.mktemp("model") / "other.pt")
+
+
+@pytest.fixture(scope="session")
+def speech_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Manifests and features of the toy world of speech."""
+    from tests import speech
+
+    return speech.write(tmp_path_factory.mktemp("speech") / "data").data
+
+
+@pytest.fixture(scope="session")
+def speech_base(speech_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a small s2t_transformer, trained with stock's task."""
+    from tests import speech
+
+    return speech.trained(tmp_path_factory.mktemp("speech_base"), speech_data)

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PROGRAMS = ("fairseq-preprocess", "fairseq-hydra-train", "fairseq-generate")
+PROGRAMS = ("fairseq-preprocess", "fairseq-train", "fairseq-hydra-train", "fairseq-generate")
 # Libraries that the programs import when they need them.
 _LATER = ("torch._dynamo", "sacrebleu")
 _ROOT = Path(__file__).parent.parent

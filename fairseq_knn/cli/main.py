@@ -7,11 +7,23 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from fairseq_knn.cli import build_index, cluster, convert, corpus, inspection, merge, path, plot_sampling, tune, verify
+from fairseq_knn.cli import (
+    build_index,
+    cluster,
+    convert,
+    corpus,
+    inspection,
+    merge,
+    path,
+    plot_sampling,
+    st_data,
+    tune,
+    verify,
+)
 from fairseq_knn.errors import UserError
 from fairseq_knn.version import __version__
 
-COMMANDS = (path, corpus, build_index, cluster, merge, inspection, verify, convert, tune, plot_sampling)
+COMMANDS = (path, corpus, build_index, cluster, merge, inspection, verify, convert, tune, plot_sampling, st_data)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="fairseq-knn",
         allow_abbrev=False,
-        description="Tools around datastores and data actors. Training and translation themselves are stock fairseq "
-        "commands with --user-dir $(fairseq-knn path).",
+        description="Tools around datastores, data actors and speech translation data. Training and "
+        "translation themselves are stock fairseq commands with --user-dir $(fairseq-knn path).",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")

@@ -39,8 +39,8 @@ def build(
     """
     directory = directory.absolute()
     identity = _identity(corpus, rule)
-    with writer.reserved(directory, corpus.form.texts):
-        if (manifest := writer.finished(directory, identity, corpus.form.texts)) is not None:
+    with writer.reserved(directory, corpus.form.files):
+        if (manifest := writer.finished(directory, identity, corpus.form)) is not None:
             report(f"{directory} already holds this corpus: nothing to do")
             return manifest
         writer.begin(directory)
@@ -54,7 +54,7 @@ def build(
         report(f"{len(raw):,} {corpus.form.noun} read, {len(units):,} kept; splitting them by {rule.name!r}")
         parts = corpus.form.split(units, rule.group)
         corpus.form.check_disjoint(parts)
-        return writer.write(directory, identity, corpus.form, parts)
+        return writer.write(directory, identity, corpus.form, parts, report)
 
 
 def _identity(corpus: Corpus[Any], rule: SplitRule[Any]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 SPLITS = ("train", "valid", "test")
 
@@ -33,15 +34,22 @@ class Form(ABC, Generic[Unit]):
         texts: a corpus has a file ``SPLIT.TEXT`` of each for each of :data:`SPLITS`. A text's name ends in its
             language, which follows the name of a pair of languages if there are several: ``en``, ``glg-eng.eng``.
         noun: what its units are called, in the plural.
+        attachments: the names of files beside these that a corpus may have, see :meth:`attach`.
     """
 
     texts: tuple[str, ...]
     noun: str
+    attachments: tuple[str, ...] = ()
 
     @property
     def languages(self) -> list[str]:
         """Those of the texts, each once."""
         return list(dict.fromkeys(map(language_of, self.texts)))
+
+    @property
+    def files(self) -> list[str]:
+        """All that a corpus may consist of, but for its manifest."""
+        return [*(f"{split}.{text}" for split in SPLITS for text in self.texts), *self.attachments]
 
     @abstractmethod
     def clean(self, units: Iterable[Unit]) -> list[Unit]:
@@ -76,6 +84,22 @@ class Form(ABC, Generic[Unit]):
     @abstractmethod
     def sizes(self, units: Sequence[Unit], text: str) -> dict[str, int]:
         """How much of what there is in a text, for corpus.json and for the reader."""
+
+    def attach(
+        self, parts: Mapping[str, Sequence[Unit]], directory: Path, report: Callable[[str], None]
+    ) -> dict[str, dict[str, Any]]:
+        """Write files that are no texts: recordings, say.
+
+        Args:
+            parts: the units of each name in :data:`SPLITS`.
+            directory: to write to.
+            report: called with lines of progress.
+
+        Returns:
+            How much of what there is in each of those :attr:`attachments` that were written.
+        """
+        del parts, directory, report
+        return {}
 
 
 def language_of(name: str) -> str:

@@ -1,17 +1,19 @@
 """The corpora there are."""
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic
 from zipfile import ZipFile
 
 from fairseq_knn.corpora.form import Form, SplitRule, Unit
 from fairseq_knn.corpora.many_to_one import ManyToOne
+from fairseq_knn.corpora.pair import Pair
 from fairseq_knn.corpora.parallel import Parallel
 from fairseq_knn.corpora.running_text import RunningText
 from fairseq_knn.corpora.sentences import by_sentence
 from fairseq_knn.corpora.sources import bible, django, homeassistant, icd10, wikipedia
+from fairseq_knn.corpora.spoken import Spoken
 from fairseq_knn.corpora.wheel import Wheel
 from fairseq_knn.errors import UserError
 
@@ -96,6 +98,36 @@ _RELATED = {
     "slk": "sk",
     "ces": "cs",
 }
+
+_WEBLATE = Wheel(
+    package="weblate",
+    version="2026.10.1",
+    filename="weblate-2026.10.1-py3-none-any.whl",
+    sha256="27a779ceb05fec3665081df0d3f46f4b6ac0e3f499160a1c3cb145e8e35853d2",
+    megabytes=11,
+)
+
+_DJANGO = Wheel(
+    package="django",
+    version="6.1.3",
+    filename="django-6.1.3-py3-none-any.whl",
+    sha256="a0530e3fdac55d34ccc5893c36f6c57d7a7083064f3d414537e51473648b3290",
+    megabytes=8,
+)
+
+_LICENCES_OF_INTERFACES = (
+    "Apache-2.0 (Home Assistant), GPL-3.0-or-later (Weblate), BSD-3-Clause (Django), and their translators"
+)
+
+
+def _user_interfaces(locales: Mapping[str, str]) -> tuple[Source[Pair], ...]:
+    """Texts of three programs, in the languages given by what packages call each."""
+    return (
+        Source(_HOME_ASSISTANT, functools.partial(homeassistant.read, locales=locales)),
+        Source(_WEBLATE, functools.partial(django.read, locales=locales)),
+        Source(_DJANGO, functools.partial(django.read, locales=locales)),
+    )
+
 
 CORPORA: tuple[Corpus[Any], ...] = (
     Corpus(
@@ -196,33 +228,8 @@ CORPORA: tuple[Corpus[Any], ...] = (
     Corpus(
         name="ui",
         description="aze, tur, bel, rus, glg, por, slk and ces to English: user-interface texts of three programs",
-        sources=(
-            Source(
-                _HOME_ASSISTANT,
-                functools.partial(homeassistant.read, locales=_RELATED),
-            ),
-            Source(
-                Wheel(
-                    package="weblate",
-                    version="2026.10.1",
-                    filename="weblate-2026.10.1-py3-none-any.whl",
-                    sha256="27a779ceb05fec3665081df0d3f46f4b6ac0e3f499160a1c3cb145e8e35853d2",
-                    megabytes=11,
-                ),
-                functools.partial(django.read, locales=_RELATED),
-            ),
-            Source(
-                Wheel(
-                    package="django",
-                    version="6.1.3",
-                    filename="django-6.1.3-py3-none-any.whl",
-                    sha256="a0530e3fdac55d34ccc5893c36f6c57d7a7083064f3d414537e51473648b3290",
-                    megabytes=8,
-                ),
-                functools.partial(django.read, locales=_RELATED),
-            ),
-        ),
-        licence="Apache-2.0 (Home Assistant), GPL-3.0-or-later (Weblate), BSD-3-Clause (Django), and their translators",
+        sources=_user_interfaces(_RELATED),
+        licence=_LICENCES_OF_INTERFACES,
         form=ManyToOne(tuple(_RELATED), "eng"),
         rules=(
             SplitRule(
@@ -231,6 +238,15 @@ CORPORA: tuple[Corpus[Any], ...] = (
                 by_sentence,
             ),
         ),
+    ),
+    Corpus(
+        name="speech",
+        description="ces to English: user-interface texts of three programs, the short ones read aloud by espeak-ng, "
+        "and acted dialogue of a game (110 MB more), as a second test, where Debian's apt-get is",
+        sources=_user_interfaces({"ces": _RELATED["ces"]}),
+        licence=f"{_LICENCES_OF_INTERFACES}; the voice: GPL-3.0-or-later (espeak-ng); the game: GPL-2.0",
+        form=Spoken("ces", "eng", voice="cs"),
+        rules=(SplitRule("random", "English sentences drawn at random", by_sentence),),
     ),
 )
 

@@ -72,7 +72,7 @@ def fetch(wheel: Wheel, report: Callable[[str], None]) -> Path:
     cached = cache_directory() / wheel.filename
     if cached.exists():
         with explain_os_errors(cached):
-            if _sha256(cached) == wheel.sha256:
+            if sha256_of(cached) == wheel.sha256:
                 report(f"{wheel.filename}: in the cache, {cached.parent}")
                 return cached
         report(f"{wheel.filename}: damaged in the cache, {cached.parent}; downloading it again")
@@ -84,7 +84,7 @@ def fetch(wheel: Wheel, report: Callable[[str], None]) -> Path:
         tempfile.TemporaryDirectory(prefix=".download-", dir=cached.parent) as temporary,
     ):
         downloaded = _download(wheel, Path(temporary), cached.parent)
-        found = _sha256(downloaded)
+        found = sha256_of(downloaded)
         if found != wheel.sha256:
             raise UserError(
                 f"the checksum of {wheel.filename} as downloaded is sha256 {found}, expected {wheel.sha256}: "
@@ -134,6 +134,7 @@ def _reason(messages: str, wheel: Wheel) -> str:
     return (errors or lines or [f"it brought no {wheel.filename}"])[-1]
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Checksum of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,18 +1,18 @@
-"""The directory a corpus is written to: ``{train,valid,test}.TEXT`` and, last, ``corpus.json``.
+"""The directory a corpus is written to: ``{train,valid,test}.TEXT``, attachments and, last, ``corpus.json``.
 
 Files are staged in a hidden directory inside it. As long as that exists, files of these names are leftovers
 of an interrupted run; without it and without corpus.json they are somebody else's.
 """
 
 import contextlib
-import hashlib
 import itertools
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fairseq_knn.corpora.form import SPLITS, Form, Unit, language_of
+from fairseq_knn.corpora.wheel import sha256_of
 from fairseq_knn.errors import UserError
 from fairseq_knn.storage.atomic import (
     directory_lock,
@@ -28,18 +28,13 @@ MANIFEST = "corpus.json"
 _STAGING = ".corpus.part"
 
 
-def file_names(texts: Iterable[str]) -> list[str]:
-    """What a corpus consists of, but for its manifest."""
-    return [f"{split}.{text}" for split in SPLITS for text in texts]
-
-
 @contextlib.contextmanager
-def reserved(directory: Path, texts: Sequence[str]) -> Iterator[None]:
+def reserved(directory: Path, files: Sequence[str]) -> Iterator[None]:
     """Make *directory* if need be and keep it to ourselves; after an error, leave it as it was.
 
     Args:
         directory: of a corpus.
-        texts: see :class:`Form`.
+        files: see :class:`Form`.
 
     Raises:
         UserError: it cannot be made.
@@ -51,7 +46,7 @@ def reserved(directory: Path, texts: Sequence[str]) -> Iterator[None]:
             yield
         except BaseException:
             # With only some of the files published, the mark of the interrupted run has to stay.
-            if not any((directory / name).exists() for name in file_names(texts)):
+            if not any((directory / name).exists() for name in files):
                 shutil.rmtree(directory / _STAGING, ignore_errors=True)
             if not existed:
                 with contextlib.suppress(OSError):
@@ -59,19 +54,19 @@ def reserved(directory: Path, texts: Sequence[str]) -> Iterator[None]:
             raise
 
 
-def finished(directory: Path, identity: Mapping[str, Any], texts: Sequence[str]) -> dict[str, Any] | None:
+def finished(directory: Path, identity: Mapping[str, Any], form: Form[Any]) -> dict[str, Any] | None:
     """The manifest of the finished corpus in *directory*, or None if there is none yet.
 
     Args:
         directory: reserved by the caller.
         identity: what the manifest has to say about where the corpus comes from.
-        texts: see :class:`Form`.
+        form: of the corpus.
 
     Raises:
         UserError: the directory holds something else, or files that have been changed.
     """
     if not (directory / MANIFEST).exists():
-        _refuse_strangers(directory, file_names(texts))
+        _refuse_strangers(directory, form.files)
         return None
     manifest = load_manifest(directory)
     different = [
@@ -83,9 +78,10 @@ def finished(directory: Path, identity: Mapping[str, Any], texts: Sequence[str])
         raise UserError(
             f"{directory} holds another corpus ({different[0]}): name another directory, or remove this one"
         )
-    for name in file_names(texts):
+    absent = set(form.attachments) - set(manifest["files"])
+    for name in (name for name in form.files if name not in absent):
         path, described = directory / name, manifest["files"].get(name, {})
-        if not path.exists() or _sha256(path.read_bytes()) != described.get("sha256"):
+        if not path.exists() or sha256_of(path) != described.get("sha256"):
             raise UserError(
                 f"{path} is not as {MANIFEST} describes it: remove {directory} and run the same "
                 "command again, or name another directory"
@@ -107,9 +103,20 @@ def begin(directory: Path) -> None:
 
 
 def write(
-    directory: Path, identity: Mapping[str, Any], form: Form[Unit], parts: Mapping[str, Sequence[Unit]]
+    directory: Path,
+    identity: Mapping[str, Any],
+    form: Form[Unit],
+    parts: Mapping[str, Sequence[Unit]],
+    report: Callable[[str], None],
 ) -> dict[str, Any]:
     """Write a corpus into a directory that was begun.
+
+    Args:
+        directory: of the corpus.
+        identity: where it comes from, for the manifest.
+        form: what it consists of.
+        parts: its units, by split.
+        report: called with lines of progress.
 
     Returns:
         The manifest: *identity*, sizes, words, and the checksum of every file.
@@ -128,8 +135,10 @@ def write(
                 files[f"{split}.{text}"] = {
                     **form.sizes(parts[split], text),
                     "tokens": sum(len(line.split()) for line in lines),
-                    "sha256": _sha256(content),
+                    "sha256": sha256_of(staging / f"{split}.{text}"),
                 }
+        for name, sizes in form.attach(parts, staging, report).items():
+            files[name] = {**sizes, "sha256": sha256_of(staging / name)}
         manifest = {**identity, "files": files}
         remove_partials(directory / MANIFEST)
         for name in files:
@@ -180,7 +189,3 @@ def _refuse_strangers(directory: Path, files: Sequence[str]) -> None:
             f"{directory} is not empty and holds no corpus of fairseq-knn (but {strangers[0]}): name "
             "another directory, or empty this one"
         )
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

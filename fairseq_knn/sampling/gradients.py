@@ -1,7 +1,6 @@
 """Gradients that leave a model as it was, and how alike two of them are."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -100,24 +99,3 @@ def similarity_matrix(
             columns.append(torch.stack([similarity(row, column, kind) for row in block]))
         rows.append(torch.stack(columns, dim=1))
     return torch.cat(rows)
-
-
-@contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode within the block; every module's own mode and the random generators are as before after it.
-
-    cudnn computes no gradients of recurrent networks in evaluation mode, so it is left out for these.
-    """
-    modes = {module: module.training for module in model.modules()}
-    devices = sorted({parameter.device.index or 0 for parameter in model.parameters() if parameter.is_cuda})
-    recurrent = any(isinstance(module, nn.RNNBase) for module in modes)
-    with (
-        torch.random.fork_rng(devices=devices),
-        torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled and not recurrent),
-    ):
-        model.eval()
-        try:
-            yield
-        finally:
-            for module, mode in modes.items():
-                module.training = mode

@@ -158,7 +158,11 @@ class CombinerTraining:
     # --- data -------------------------------------------------------------------------------------
 
     def add_split(self, name: str, dataset: Any) -> None:
-        """Note a split that was loaded; its batches will say which split they are of."""
+        """Note a split that was loaded; its batches will say which split they are of.
+
+        Raises:
+            ConfigurationError: it is a part of what a datastore was built from, or more than that.
+        """
         if not isinstance(dataset.collater, _TaggedBatches):
             dataset.collater = _TaggedBatches(dataset.collater, name)
         self._splits[name] = dataset
@@ -166,6 +170,12 @@ class CombinerTraining:
         self._owners[name] = []
         offset = 0
         for store in self._stores:
+            if store.plan is not None and _overlap(name, store.plan.split):
+                raise ConfigurationError(
+                    f"{store.path} was built from the splits {store.plan.split!r}, which {name!r} has in part, so that "
+                    "entries would be their own neighbours unnoticed: train on the same splits, or build the datastore "
+                    f"with --gen-subset {name}"
+                )
             if store.plan is not None and store.plan.data == digest:
                 self._owners[name].append((store, offset))
                 logger.info(f"{name!r} is what {store.path} was built from: no entry will be its own neighbour")
@@ -329,6 +339,11 @@ class CombinerTraining:
 def _absolute(paths: str) -> str:
     """Paths that are separated by ':', from any directory."""
     return ":".join(os.path.abspath(path) for path in paths.split(":"))
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether two values of --train-subset or --gen-subset are different ones that name the same split."""
+    return one != other and not set(one.split(",")).isdisjoint(other.split(","))
 
 
 def _refused_by_stock(stock: Any) -> str | None:

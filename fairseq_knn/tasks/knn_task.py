@@ -25,6 +25,8 @@ from fairseq_knn.tasks.combiner_training import CombinerTraining
 from fairseq_knn.tasks.datastore_build import NEEDS_REFERENCES, DatastoreBuild, split_digest
 from fairseq_knn.tasks.knn_config import KnnConfig, read_config
 from fairseq_knn.tasks.knn_session import KnnSession, vocabulary_of
+from fairseq_knn.tasks.too_long import refuse_too_long
+from fairseq_knn.tasks.train_iterator import train_iterator
 
 _SHARD_SENTENCES = 8192
 _CHECK_SPLIT = "check the data directory and --gen-subset"
@@ -43,6 +45,7 @@ class KnnTask:
         knn_training: what ``train`` mode adds; ``None`` in the others.
         knn_config: kind of the settings.
         knn_units: what the text is processed in.
+        knn_lengths: what their lengths are counted in.
         knn_too_long: what to do if none of these is short enough.
         knn_trains: whether there is a ``train`` mode.
         knn_trains_with: what to do where there is none.
@@ -50,6 +53,7 @@ class KnnTask:
 
     knn_config: type[KnnConfig] = KnnConfig
     knn_units = "sentences"
+    knn_lengths = "tokens"
     knn_too_long = "raise --max-source-positions and --max-target-positions if the model allows it"
     knn_trains = True
     knn_trains_with = ""
@@ -167,6 +171,8 @@ class KnnTask:
         """
         try:
             super().load_dataset(split, *args, **kwargs)  # type: ignore[misc]
+            if self.knn.building or self.knn_training is not None:
+                self.datasets[split] = self._as_stored(self.datasets[split])  # type: ignore[attr-defined]
             if self.knn_training is not None:
                 self.knn_training.add_split(split, self.datasets[split])  # type: ignore[attr-defined]
         except FileNotFoundError as error:
@@ -194,13 +200,7 @@ class KnnTask:
             ConfigurationError: there are such sentences and they are not to be skipped.
         """
         if not ignore_invalid_inputs:
-            _, ignored = dataset.filter_indices_by_size(indices, max_positions)
-            if len(ignored):
-                raise ConfigurationError(
-                    f"{len(ignored)} sentences are longer than the {max_positions} tokens the model takes (the first: "
-                    f"{sorted(ignored)[:5]}): pass --skip-invalid-size-inputs-valid-test to leave them out, or raise "
-                    "--max-source-positions and --max-target-positions if the model allows it"
-                )
+            refuse_too_long(indices, dataset, max_positions, self.knn_lengths)
         return super().filter_indices_by_size(  # type: ignore[misc]
             indices, dataset, max_positions, ignore_invalid_inputs
         )
@@ -210,9 +210,7 @@ class KnnTask:
         # Trainer.get_train_iterator is the only caller in fairseq that passes this argument.
         if "update_epoch_batch_itr" in kwargs:
             return (
-                stock(dataset, *args, **kwargs)
-                if self.knn_training is None
-                else _train_iterator(stock, dataset, kwargs)
+                stock(dataset, *args, **kwargs) if self.knn_training is None else train_iterator(stock, dataset, kwargs)
             )
         # Everywhere else no sentence may be dropped: stock throws the last batch away when its size is not a
         # multiple of --required-batch-size-multiple (data_utils.batch_by_size).
@@ -243,7 +241,7 @@ class KnnTask:
             if too_long == len(dataset):
                 raise ConfigurationError(
                     f"all {too_long:,} {self.knn_units} of {split!r} are longer than the {kwargs.get('max_positions')} "
-                    f"tokens the model takes, so that nothing is left: {self.knn_too_long}"
+                    f"{self.knn_lengths} the model takes, so that nothing is left: {self.knn_too_long}"
                 )
         self._count.expect(split, planned, too_long)
         return AccountedBatches(iterator, self._at_end, self._around)
@@ -251,6 +249,10 @@ class KnnTask:
     def _split_of(self, dataset: Any) -> str | None:
         """Name of the split; ``None`` if it is typed text."""
         return next((name for name, data in self.datasets.items() if data is dataset), None)  # type: ignore[attr-defined]
+
+    def _as_stored(self, dataset: Any) -> Any:
+        """A split as datastores are built from it: its sentences numbered from 0, and the same every time."""
+        return dataset
 
     def _around(self, sample: Any) -> AbstractContextManager[None]:
         """The context in which a batch is processed; here everything passes through the task."""
@@ -368,20 +370,3 @@ class KnnTask:
             # Nothing was left to do (an array task without sentences, a build that was complete). Stock
             # fairseq-generate would divide by zero in its last line.
             raise SystemExit(0)
-
-
-def _train_iterator(stock: Callable[..., Any], dataset: Any, options: dict[str, Any]) -> Any:
-    """Batches of the training split, in any epoch those of the first.
-
-    Stock makes batches from the seed and the epoch it starts in, and keeps them: a run that is resumed in a later epoch
-    would train on other batches than one that was not interrupted.
-    """
-    epoch = options.pop("epoch", 1)
-    if not options.get("num_workers"):
-        # Without workers stock loads ahead in a thread; when training stops within an epoch, that thread may end the
-        # process with status 134 although everything was saved.
-        options["data_buffer_size"] = 0
-    iterator = stock(dataset, **options, epoch=1)
-    if iterator.iterations_in_epoch == 0:  # a new one
-        iterator.epoch = epoch
-    return iterator

@@ -14,7 +14,8 @@ from tests import cli, toy
 
 
 def patched() -> tuple[object, ...]:
-    return sys.excepthook, utils.import_user_module, JobReturn.return_value
+    sox = sys.modules.get("torchaudio.sox_effects")
+    return sys.excepthook, utils.import_user_module, JobReturn.return_value, sox
 
 
 def test_installed_once_and_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:

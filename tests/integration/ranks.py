@@ -29,7 +29,8 @@ class Planned:
 
     Args:
         name: of its logs, beside the plan.
-        trainer: ``combiner`` (:func:`tests.toy.train_combiner`) or ``languages`` (:func:`tests.languages.train`).
+        trainer: ``combiner`` (:func:`tests.toy.train_combiner`), ``languages`` (:func:`tests.languages.train`) or
+            ``imitation`` (:func:`tests.imitation.train`).
         directory: where checkpoints go.
         given: what the trainer takes between the directory and the arguments.
         arguments: of fairseq-train.
@@ -73,11 +74,12 @@ def main() -> None:
     from fairseq.models import distributed_fairseq_model as wrapping
 
     from fairseq_knn.retrieval import cache
-    from tests import languages, toy
+    from tests import imitation, languages, speech, toy
 
     trainers: dict[str, Any] = {
         "combiner": lambda *arguments: toy.train_combiner(*arguments, epoch_checkpoints=True),
         "languages": languages.train,
+        "imitation": lambda directory, data, *rest: imitation.train(directory, speech.World(Path(data), {}), *rest),
     }
     logging.getLogger("fairseq_knn").setLevel(logging.INFO)  # fairseq quietens all processes but the first
     rank, world, plan = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "fairseq_knn"
 # Top to bottom. Modules and sub-packages of one layer may import each other; "" is the package
 # itself, which offers names of other layers lazily and is imported by none of them.
 LAYERS = (
-    ("version", "errors", "compat"),
+    ("version", "errors", "compat", "sox_effects"),
     ("storage",),
     ("datastore",),
     ("index",),
@@ -23,7 +23,9 @@ LAYERS = (
     ("verification",),
     ("retrieval",),
     ("combiners",),
+    ("undisturbed",),
     ("sampling",),
+    ("subwords",),
     ("imitation",),
     ("models", "criterions", "tasks"),
     ("wrapper_settings",),
@@ -33,19 +35,22 @@ LAYERS = (
     ("plugin",),
     ("activation",),
     ("",),
-    ("corpora",),
+    ("corpora", "speech_data"),
     ("cli",),
 )
 # Tighter than their place in the layers: all that these may import.
-ONLY = {"corpora": {"corpora", "errors", "storage", "version"}}
+ONLY = {
+    "corpora": {"corpora", "errors", "storage", "version"},
+    "speech_data": {"speech_data", "errors", "storage", "subwords"},
+}
 # These know no fairseq, so they are used and tested without it. compat.py may import it inside
 # functions; everything else here not even there.
 FAIRSEQ_FREE = {
-    *("", "version", "errors", "compat", "activation"),
+    *("", "version", "errors", "compat", "sox_effects", "activation"),
     *("storage", "datastore", "index", "clustering", "verification"),
-    *("retrieval", "combiners", "sampling", "imitation"),
+    *("retrieval", "combiners", "undisturbed", "sampling", "subwords", "imitation"),
     *("wrapper_settings", "huggingface", "wrapper", "saver"),
-    "corpora",
+    *("corpora", "speech_data"),
 }
 FAIRSEQ_INSIDE_FUNCTIONS = {"compat"}
 FAISS_ONLY_UNDER = "index"

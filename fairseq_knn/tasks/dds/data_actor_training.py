@@ -15,13 +15,14 @@ from torch import Tensor
 from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.sampling.actors import ActorSettings, LanguageActor, make_actor
 from fairseq_knn.sampling.displacement import displaced
-from fairseq_knn.sampling.gradients import Gradient, similarity, similarity_matrix, undisturbed, weighted_sum
+from fairseq_knn.sampling.gradients import Gradient, similarity, similarity_matrix, weighted_sum
 from fairseq_knn.sampling.round_log import Round
 from fairseq_knn.sampling.utility import RewardBaseline, row_weights
 from fairseq_knn.tasks.dds.language import Language
 from fairseq_knn.tasks.dds.language_gradients import LanguageGradients, drawn
-from fairseq_knn.tasks.dds.processes import mean_of_processes, place_and_number
 from fairseq_knn.tasks.dds.random_streams import Stream, generator
+from fairseq_knn.tasks.processes import mean_of_processes, place_and_number
+from fairseq_knn.undisturbed import undisturbed
 
 logger = logging.getLogger("fairseq_knn")
 

@@ -13,15 +13,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fairseq_knn.sampling.filtering import keep_best, keep_random, keep_random_by_length
-from fairseq_knn.sampling.gradients import undisturbed
 from fairseq_knn.sampling.instance_actors import INSTANCE_ACTORS, InstanceActorSettings, make_instance_actor
 from fairseq_knn.sampling.instance_reward import instance_rewards
 from fairseq_knn.sampling.instance_training import InstanceActorTrainer
 from fairseq_knn.tasks.dds.language import Language
 from fairseq_knn.tasks.dds.language_gradients import LanguageGradients, drawn
 from fairseq_knn.tasks.dds.packing import Packing
-from fairseq_knn.tasks.dds.processes import mean_of_processes, place_and_number, sum_of_processes
 from fairseq_knn.tasks.dds.random_streams import Stream, generator
+from fairseq_knn.tasks.processes import mean_of_processes, place_and_number, sum_of_processes
+from fairseq_knn.undisturbed import undisturbed
 
 logger = logging.getLogger("fairseq_knn")
 

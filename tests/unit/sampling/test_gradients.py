@@ -1,9 +1,5 @@
 """Gradients and their similarity, against flattened vectors and by hand."""
 
-import copy
-import random
-
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,7 +11,6 @@ from fairseq_knn.sampling.gradients import (
     parameters_of,
     similarity,
     similarity_matrix,
-    undisturbed,
     weighted_sum,
 )
 from fairseq_knn.sampling.utility import row_weights
@@ -145,34 +140,3 @@ def test_a_step_down_a_quadratic() -> None:
     assert torch.equal(theta.detach(), before)
     expected = torch.cosine_similarity(before - own, before - eta * (before - own) - dev, dim=0)
     torch.testing.assert_close(similarity([ahead], [g]), expected)
-
-
-def test_nothing_is_disturbed() -> None:
-    model = Shared()
-    model.norm.eval()
-    modes = {name: module.training for name, module in model.named_modules()}
-    buffers = copy.deepcopy(dict(model.named_buffers()))
-    torch.manual_seed(4)
-    expected = torch.rand(3)
-    torch.manual_seed(4)
-    with undisturbed(model):
-        assert not any(module.training for module in model.modules())
-        torch.rand(10)
-        model(torch.randn(4, 6))
-    assert torch.equal(torch.rand(3), expected)
-    assert {name: module.training for name, module in model.named_modules()} == modes
-    for name, buffer in model.named_buffers():
-        assert torch.equal(buffer, buffers[name])
-    with pytest.raises(RuntimeError, match="stop"), undisturbed(model):
-        raise RuntimeError("stop")
-    assert {name: module.training for name, module in model.named_modules()} == modes
-
-
-def test_recurrent_networks() -> None:
-    model = nn.LSTM(3, 4)
-    random.seed(1)
-    np.random.seed(1)
-    with undisturbed(model):
-        output, _ = model(torch.randn(5, 2, 3))
-        assert all(part is not None for part in gradient(output.sum(), parameters_of(model)))
-    assert model.training

@@ -1,0 +1,1 @@
+"""What the tasks that imitate an expert are made of."""

@@ -1,0 +1,1 @@
+"""What the tasks of speech translation share."""
