@@ -19,7 +19,7 @@ from fairseq_knn.tasks.imitation.speech_recognition import Loading, SpeechRecogn
 from fairseq_knn.tasks.imitation.text_manifest import Columns, check_filled, read_columns, require
 from fairseq_knn.tasks.imitation.text_pairs import TextPairs, encode_side
 from fairseq_knn.tasks.imitation.text_processing import TwoSided, expert_side, read_config, source_side, target_side
-from fairseq_knn.tasks.imitation.transcripts import encode_transcripts
+from fairseq_knn.tasks.imitation.transcripts import check_lengths, encode_transcripts
 
 logger = logging.getLogger("fairseq_knn")
 
@@ -119,11 +119,12 @@ class TranslationImitkdTask(ImitationTask, TranslationTask):
             epoch, combine, kwargs: make no difference.
 
         Raises:
-            ConfigurationError: a column or text is missing, or too much of it is unknown.
+            ConfigurationError: a column or text is missing, too much of it is unknown, or too long for the expert.
         """
-        heard, translations, spoken = [], [], []
+        ids, heard, translations, spoken = [], [], [], []
         for name in split.split(","):
             columns = self._columns(name)
+            ids += columns["id"]
             heard += self._heard(name, columns)
             self._hears |= split == self.cfg.train_subset and (self._recognition is not None or COLUMN in columns)
             translations += columns[_TRANSLATION]
@@ -142,6 +143,7 @@ class TranslationImitkdTask(ImitationTask, TranslationTask):
             settings = self._imitation.config
             divide = expert_side(self._config, settings.bpe_codes, self._expert_source.path)
             expert = encode_transcripts(spoken, self._expert_source.dictionary, divide, split, settings.kd_max_oov)
+            check_lengths(expert, self._imitation.beliefs.longest[0], "transcripts", split, ids)
         self.datasets[split] = TextPairs(
             source,
             self.src_dict,

@@ -247,6 +247,15 @@ def test_without_speech_the_student_reads_what_the_expert_reads(made: Cascade, t
         assert all(torch.allclose(plain[name], value, atol=1e-4) for name, value in other.items())
 
 
+def test_what_is_too_long_for_the_expert_is_told_before_training(made: Cascade, texts: Path, tmp_path: Path) -> None:
+    shutil.copytree(texts, tmp_path / "data")
+    long = {"id": "endless", "src_text": "s1 " * 1100, "tgt_text": "t1"}
+    cascade.columns(tmp_path / "data", "train_long", [long])
+    chosen = (*cascade.arguments(speech.World(tmp_path / "data", {}), made.expert), "--train-subset", "train_long")
+    with pytest.raises(ConfigurationError, match=r"1 transcripts of train_long.* than the 1,024 .*endless"):
+        cascade.train(tmp_path / "student", *chosen)
+
+
 def test_stock_criterions_train_it_too(texts: Path, tmp_path: Path) -> None:
     run = cascade.train(
         *(tmp_path, texts, "--task", "translation_imitkd", "--config-yaml", cascade.CONFIG),
