@@ -105,6 +105,22 @@ class TranslationImitkdTask(ImitationTask, TranslationTask):
         self._heard_in_training |= bool(state_dict.get(_HEARS))
         super().load_state_dict({name: value for name, value in state_dict.items() if name != _HEARS})
 
+    def get_checkpoint_dict(self) -> dict[str, Any]:
+        """The same for a training that goes on, which stock does not hand the state above."""
+        return {type(self).__name__: {_HEARS: True}} if self._hears else {}
+
+    def set_checkpoint_dict(self, state: dict[str, Any]) -> None:
+        """Go on where the run that saved this was; the training data is loaded already.
+
+        Raises:
+            ConfigurationError: its student read what speech recognition made of the data, and this run's does not.
+        """
+        if state.get(_HEARS) and not self._hears:
+            raise ConfigurationError(
+                "the student of the checkpoint in --save-dir read transcripts of speech recognition, but this run "
+                f"gives it gold ones: name --asr-model (or the data with the column {COLUMN}), or another --save-dir"
+            )
+
     def build_criterion(self, *args: Any, **kwargs: Any) -> Any:
         criterion = super().build_criterion(*args, **kwargs)
         if self._imitation is not None and self.cfg.left_pad_target:

@@ -128,6 +128,14 @@ def test_is_heard_once_and_training_resumes_exactly(
         assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
+def test_a_resumed_training_is_not_given_gold_transcripts_in_silence(
+    made: Cascade, trained: tuple[Path, cli.Run, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    shutil.copy(trained[0] / "checkpoint_last.pt", tmp_path)
+    with pytest.raises(ConfigurationError, match=r"read transcripts of speech recognition, .* --asr-model"):
+        cascade.train(tmp_path, *made.student, "--beta-base", 5, updates=12)
+
+
 def test_other_yaml_or_dictionary_is_another_model(made: Cascade, tmp_path: Path) -> None:
     """The checkpoint is the same, but not what it hears."""
     stored = made.recognition.parent.parent / "asr-data"
