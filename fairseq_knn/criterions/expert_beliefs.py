@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairseq_knn.criterions.imitation_config import ImitationConfig
+from fairseq_knn.criterions.imitation_config import ImitationConfig, tokens_kept
 from fairseq_knn.imitation.beliefs import Belief, SparseBelief
 from fairseq_knn.imitation.contexts import counted
 from fairseq_knn.imitation.expert_cache import ExpertCache
@@ -43,7 +43,7 @@ class ExpertBeliefs:
     @property
     def kept(self) -> int:
         """How many of its likeliest tokens a cache has."""
-        return self._config.kd_topk if str(self._config.kd_expert_output) == "topk" else 1
+        return tokens_kept(self._config)
 
     def can_judge(self, sample: dict[str, Any]) -> bool:
         """Whether there is something in a batch that the expert reads."""
@@ -69,7 +69,7 @@ class ExpertBeliefs:
         return self._remembered(self.cache, sample, prefix, own)
 
     def _asked(self, source: dict[str, Any], prefix: Tensor) -> Believe:
-        return self._expert.beliefs(source, prefix, str(self._config.kd_expert_output), self._config.kd_topk)
+        return self._expert.beliefs(source, prefix, str(self._config.kd_expert_output), self.kept)
 
     def _remembered(self, cache: ExpertCache, sample: dict[str, Any], prefix: Tensor, own: Tensor) -> Believe:
         """References from the cache; the expert is asked about the other rows, if there are any."""

@@ -14,6 +14,7 @@ CONTEXTS = ("mix", "reference", "student")
 MIXINGS = ("sentence", "loss")
 INPUTS = ("transcript", "audio")
 NORMALIZERS = ("positions", "target")
+_TOP_K = 8
 
 
 @dataclass
@@ -52,7 +53,9 @@ class ImitationConfig(FairseqDataclass):
             "(full), or that over its --kd-topk likeliest tokens (topk)"
         },
     )
-    kd_topk: int = field(default=8, metadata={"help": "number of tokens for --kd-expert-output topk"})
+    kd_topk: Optional[int] = field(  # noqa: UP045
+        default=None, metadata={"help": "number of tokens for --kd-expert-output topk (8)"}
+    )
     kd_context: ChoiceEnum(CONTEXTS) = field(  # type: ignore[valid-type]
         default="mix",
         metadata={
@@ -158,6 +161,13 @@ def schedule_of(config: Any) -> BetaSchedule:
     return schedule
 
 
+def tokens_kept(config: Any) -> int:
+    """How many of the expert's likeliest tokens are learned at each position, where it is not all of them."""
+    if str(config.kd_expert_output) != "topk":
+        return 1
+    return _TOP_K if config.kd_topk is None else int(config.kd_topk)
+
+
 def check_imitation(config: Any) -> None:
     """
     Raises:
@@ -170,8 +180,12 @@ def check_imitation(config: Any) -> None:
         ("--kd-pool", config.kd_pool, 1),
         ("--ignore-prefix-size", config.ignore_prefix_size, 0),
     ):
-        if value < least:
+        if value is not None and value < least:
             raise ConfigurationError(f"{flag} is {value}, but must be at least {least}: correct it")
+    if config.kd_topk is not None and output != "topk":
+        raise ConfigurationError(
+            f"--kd-topk is a setting of --kd-expert-output topk, but that is {output}: leave it out, or choose topk"
+        )
     if not 0 <= config.kd_max_oov <= 1:
         raise ConfigurationError(f"--kd-max-oov is {config.kd_max_oov}, but a share is between 0 and 1: correct it")
     if config.kd_cache is not None and output == "full":

@@ -11,7 +11,7 @@ from fairseq.logging import metrics
 from torch import Tensor, nn
 
 from fairseq_knn.criterions.expert_beliefs import ExpertBeliefs
-from fairseq_knn.criterions.imitation_config import ImitationConfig, check_imitation, schedule_of
+from fairseq_knn.criterions.imitation_config import ImitationConfig, check_imitation, schedule_of, tokens_kept
 from fairseq_knn.criterions.student_contexts import StudentContexts
 from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.imitation.contexts import counted
@@ -42,9 +42,9 @@ class ImitationCriterion(FairseqCriterion):
                 f"{type(task).__name__}, whose batches have nothing for the expert: change --task"
             )
         symbols = len(task.target_dictionary)
-        if str(cfg.kd_expert_output) == "topk" and cfg.kd_topk > symbols:
+        if (kept := tokens_kept(cfg)) > symbols:
             raise ConfigurationError(
-                f"--kd-topk is {cfg.kd_topk:,}, but the dictionary has {symbols:,} symbols: lower it, or choose "
+                f"--kd-topk is {kept:,}, but the dictionary has {symbols:,} symbols: lower it, or choose "
                 "--kd-expert-output full"
             )
         self.config = cfg

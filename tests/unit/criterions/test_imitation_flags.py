@@ -226,6 +226,7 @@ def accept(config: Any) -> None:
         ({"kd_context": "student", "kd_cache": "X"}, "--kd-cache holds what the expert says after references"),
         ({"kd_expert_output": "full", "kd_cache": "X"}, "--kd-cache holds a few tokens for every position"),
         ({"kd_topk": 0}, "--kd-topk is 0, but must be at least 1"),
+        ({"kd_topk": 4}, "--kd-topk is a setting of --kd-expert-output topk, but that is argmax"),
         ({"kd_pool": 0}, "--kd-pool is 0, but must be at least 1"),
         ({"kd_rollout_topk": -1}, "--kd-rollout-topk is -1, but must be at least 0"),
         ({"ignore_prefix_size": -1}, "--ignore-prefix-size is -1, but must be at least 0"),
