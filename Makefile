@@ -13,8 +13,9 @@ QUICKSTART := $(BIN)/python examples/quickstart.py
 DEMO_LM := $(BIN)/python examples/demo_lm.py
 DEMO_DDS := $(BIN)/python examples/demo_dds.py
 DEMO_ST := $(BIN)/python examples/demo_st.py
+DEMO_RECIPE := $(BIN)/python examples/demo_recipe.py
 
-.PHONY: help venv quickstart demo-lm demo-dds demo-st bench test test-slurm lint format clean distclean
+.PHONY: help venv quickstart demo-lm demo-dds demo-st demo-recipe bench test test-slurm test-wheel lint format clean distclean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,9 +23,11 @@ help:
 	@echo "make demo-lm     the same with a language model: kNN-LM and RetoMaton, perplexity and speed"
 	@echo "make demo-dds    eight languages to English: how much to sample each, fixed or learned (MultiDDS)"
 	@echo "make demo-st     Czech speech to English text: a student learns from an expert in text (ImitKD)"
+	@echo "make demo-recipe  English to French from nothing but sentence pairs: a trained model, step by step"
 	@echo "make bench       measure speed, memory and recall; writes docs/benchmarks.md (about two hours on 2 cores)"
 	@echo "make test        lint, then all tests"
 	@echo "make test-slurm  the job scripts under a real Slurm, on this machine (Debian, Ubuntu: nothing is installed)"
+	@echo "make test-wheel  the job scripts with a wheel in a clean environment (12 GB for some minutes, then nothing)"
 	@echo "make lint        ruff and mypy"
 	@echo "make format      let ruff lay out the code and mend what it can"
 	@echo "make venv        only the set-up, which the others do themselves: $(VENV), 7 GB, some minutes"
@@ -53,6 +56,9 @@ demo-dds: venv
 demo-st: venv
 	$(DEMO_ST)
 
+demo-recipe: venv
+	$(DEMO_RECIPE)
+
 bench: venv
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
@@ -61,6 +67,9 @@ test: lint
 
 test-slurm: venv
 	$(BIN)/python -m tests.slurm
+
+test-wheel: venv
+	$(BIN)/python -m tests.wheel
 
 lint: venv
 	$(BIN)/ruff check .

@@ -1,7 +1,8 @@
 """Eight languages, two of them small, into English: how much to sample each, fixed or learned. One table, one picture.
 
-Everything is done by the commands this script prints: stock fairseq with ``--user-dir fairseq_knn``, and
-``fairseq-knn``. They can be copied; run again, the script skips what is done. See docs/multidds.md.
+Everything is done by the commands this script prints: stock fairseq with
+``--user-dir $(fairseq-knn path)``, and ``fairseq-knn``. They can be copied; run again, the script skips what is
+done. See docs/multidds.md.
 """
 
 import argparse
@@ -15,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import sacrebleu
-from workflow import CommandFailed, Workflow, quote, times
+from workflow import USER_DIR, CommandFailed, Workflow, quote, times
 
 from fairseq_knn.cli.sampling_curves import draw_sampling
 from fairseq_knn.sampling.round_log import read_rounds
 from fairseq_knn.storage.atomic import atomic_path
 
-USER_DIR = "fairseq_knn"
 SEED = 1
 CORPUS, ENGLISH = "ui", "eng"
 LANGUAGES = ("aze", "bel", "rus", "tur", "glg", "por", "slk", "ces")  # the smallest first

@@ -1,7 +1,8 @@
 """A language model meets a domain it never saw: base model, datastore, clusters, one table and one picture.
 
-Everything is done by the commands this script prints: stock fairseq with ``--user-dir fairseq_knn``, and
-``fairseq-knn``. They can be copied; run again, the script skips what is done. See docs/knn-lm.md.
+Everything is done by the commands this script prints: stock fairseq with
+``--user-dir $(fairseq-knn path)``, and ``fairseq-knn``. They can be copied; run again, the script skips what is
+done. See docs/knn-lm.md.
 """
 
 import argparse
@@ -13,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from retomaton_picture import draw_sweep
-from workflow import CommandFailed, Workflow, quote
+from workflow import USER_DIR, CommandFailed, Workflow, quote
 
 from fairseq_knn.corpora import overlap
 from fairseq_knn.storage.atomic import atomic_path
 
-USER_DIR = "fairseq_knn"
 SEED = 1
 BASE_TEXT, DOMAIN = "wiki", "bible-en"
 NAMES = {BASE_TEXT: "Wikipedia", DOMAIN: "Bible"}

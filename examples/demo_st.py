@@ -1,7 +1,8 @@
 """Czech speech to English text: students learn from references, from an expert, and from its corrections. One table.
 
-Everything is done by the commands this script prints: stock fairseq with ``--user-dir fairseq_knn``, and
-``fairseq-knn``. They can be copied; run again, the script skips what is done. See docs/imitkd.md.
+Everything is done by the commands this script prints: stock fairseq with
+``--user-dir $(fairseq-knn path)``, and ``fairseq-knn``. They can be copied; run again, the script skips what is
+done. See docs/imitkd.md.
 """
 
 import argparse
@@ -15,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import sacrebleu
-from workflow import CommandFailed, Workflow, peak_memory, quote, times
+from workflow import USER_DIR, CommandFailed, Workflow, peak_memory, quote, times
 
 from fairseq_knn.storage.atomic import atomic_path
 
 # What goes before a task's name: even stock's own need the plug-in to load checkpoints with this PyTorch.
-TASK = "--user-dir fairseq_knn --task"
+TASK = f"--user-dir {USER_DIR} --task"
 SEED = 1
 CZECH, ENGLISH = "ces", "eng"
 # Pieces of transcripts as the expert reads them, of translations, and of transcripts as a recogniser writes them.

@@ -1,7 +1,8 @@
 """A translation model meets domains it never saw: base model, datastores, one table.
 
-Everything is done by the commands this script prints: stock fairseq with ``--user-dir fairseq_knn``, and
-``fairseq-knn``. They can be copied; run again, the script skips what is done. See docs/quickstart.md.
+Everything is done by the commands this script prints: stock fairseq with
+``--user-dir $(fairseq-knn path)``, and ``fairseq-knn``. They can be copied; run again, the script skips what is
+done. See docs/quickstart.md.
 """
 
 import argparse
@@ -15,9 +16,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import sacrebleu
-from workflow import CommandFailed, Workflow, quote
+from workflow import USER_DIR, CommandFailed, Workflow, quote
 
-USER_DIR = "fairseq_knn"
 SEED = 1
 DOMAINS = {
     # name: (corpus, options of `fairseq-knn corpus`, domain, split, what the split measures)

@@ -395,7 +395,7 @@ def parser() -> argparse.ArgumentParser:
     add("max_knns", type=int, default=1024, metavar="N", help="follow at most so many (default: 1024)")
     add("cluster_dstore", **flag, help="cluster the entries")
     add("num_clusters", type=int, metavar="N", help="(default: a hundredth of the entries)")
-    add("sample_size", type=int, metavar="N", help="entries that clusters are learnt from (default: 256 per cluster)")
+    add("sample_size", type=int, metavar="N", help="entries that clusters are learned from (default: 256 per cluster)")
     add("members", metavar="NAME", help="name of the clusters, or a members file *.pkl of other toolkits")
     return made
 

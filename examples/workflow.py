@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+# As a shell command has it: the package of this environment, which was installed from a checkout or from a wheel.
+USER_DIR = "$(fairseq-knn path)"
+
 # Lines of a program's output worth showing while one waits.
 _INTERESTING = re.compile(
     r"fairseq_knn|fairseq-knn|train_inner|valid on|Translated|Generate |Evaluated|Perplexity"

@@ -31,6 +31,7 @@ def install() -> None:
         _undo.append(_one_sentence_for_user_errors())
         _undo.append(_one_sentence_under_hydra())
         _undo.append(_one_package_from_two_paths())
+        _undo.append(_help_with_every_flag())
         _undo.append(_names_that_numpy_removed())
         _undo.append(_effects_that_torchaudio_removed())
         _undo.append(_checkpoints_of_forks())
@@ -115,6 +116,49 @@ def _one_package_from_two_paths() -> Callable[[], None]:
 
     def restore() -> None:
         utils.import_user_module = stock
+
+    return restore
+
+
+def _help_with_every_flag() -> Callable[[], None]:
+    """``--help`` shows the flags of the task, criterion and architecture that are named beside it.
+
+    Stock parses twice, and prints its help in the first pass, in which these have not added theirs.
+    """
+    from fairseq import options
+
+    stock = options.parse_args_and_arch
+
+    @functools.wraps(stock)
+    def parse_args_and_arch(
+        parser: Any,
+        input_args: Any = None,
+        parse_known: bool = False,
+        suppress_defaults: bool = False,
+        modify_parser: Any = None,
+    ) -> Any:
+        arguments = list(sys.argv[1:] if input_args is None else input_args)
+        if not {"-h", "--help"} & set(arguments):
+            return stock(parser, input_args, parse_known, suppress_defaults, modify_parser)
+        passes = 0
+
+        def modify(parser: Any) -> None:
+            """What stock calls before either pass."""
+            nonlocal passes
+            passes += 1
+            if modify_parser is not None:
+                modify_parser(parser)
+            if passes == 2:
+                parser.print_help()
+                raise SystemExit(0)
+
+        named = [word for word in arguments if word not in ("-h", "--help")]
+        return stock(parser, named, parse_known=True, modify_parser=modify)
+
+    options.parse_args_and_arch = parse_args_and_arch
+
+    def restore() -> None:
+        options.parse_args_and_arch = stock
 
     return restore
 

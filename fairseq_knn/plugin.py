@@ -12,6 +12,7 @@ MODULES = (
     "fairseq_knn.tasks.translation_knn",
     "fairseq_knn.tasks.translation_multi_dds",
     "fairseq_knn.tasks.translation_multi_simple_epoch_knn",
+    "fairseq_knn.tasks.translation_pairs",
 )
 
 

@@ -1,7 +1,7 @@
 """Cutting text into the subwords of a translation model: merges of subword-nmt or fastBPE, or a sentencepiece model.
 
 fastBPE's codes are those of subword-nmt 0.2 with a count behind every merge: the end-of-word mark is part of a
-word's last character, the first learnt of the possible merges is applied everywhere from the left, and a subword that
+word's last character, the first learned of the possible merges is applied everywhere from the left, and a subword that
 the vocabulary lacks is taken apart by undoing its merges. So subword-nmt, which is pure Python, applies them.
 """
 
@@ -40,7 +40,7 @@ class Subwords:
 
 @dataclass(frozen=True)
 class Codes:
-    """Merges, the first learnt first, for words of which ``version`` says how they end.
+    """Merges, the first learned first, for words of which ``version`` says how they end.
 
     Attributes:
         version: "0.1": the end of a word is a symbol of its own; "0.2": it belongs to the last character.

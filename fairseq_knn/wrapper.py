@@ -50,7 +50,8 @@ class KNNWrapper:
         lmbda: weight of the neighbours against the model, 0 to 1; by default 0.7, of a language model 0.25.
         temperature: squared distances are divided by it; by default 10, of a language model 1.
         options: others of :class:`~fairseq_knn.wrapper_settings.WrapperSettings`: ``combiner_path``, ``backend``,
-            ``device``, ``nprobe``, ``load``, ``recompute_distances``, ``skip_threshold``, ``key``, ``allow_mismatch``.
+            ``device``, ``gpus``, ``nprobe``, ``load``, ``recompute_distances``, ``skip_threshold``, ``key``,
+            ``allow_mismatch``.
 
     Raises:
         ConfigurationError: a setting is out of its range or unknown.

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from fairseq_knn.combiners import VanillaCombiner
 from fairseq_knn.errors import ConfigurationError
-from fairseq_knn.index import BACKENDS, LOADS
+from fairseq_knn.index import BACKENDS, LOADS, number_of_gpus
 
 DEVICES = ("auto", "cpu", "cuda")
 _CHOICES = {"backend": BACKENDS, "device": DEVICES, "load": LOADS}
@@ -22,7 +22,7 @@ class WrapperSettings:
         lmbda: weight of the neighbours against the model, 0 to 1.
         temperature: squared distances are divided by it.
         combiner_path: directory of a trained combiner, which takes the place of *lmbda* and *temperature*.
-        backend, device, nprobe, load: see :class:`~fairseq_knn.retrieval.Retriever`.
+        backend, device, gpus, nprobe, load: see :class:`~fairseq_knn.retrieval.Retriever`.
         recompute_distances: compute the distances of what was found again, from the keys.
         skip_threshold: no search where the model alone gives one token at least this probability.
         key: hidden state that is the query; a datastore knows its own.
@@ -44,6 +44,7 @@ class WrapperSettings:
     combiner_path: str | None = None
     backend: str = "auto"
     device: str = "auto"
+    gpus: int | str = 1
     nprobe: int | None = None
     load: str = "mmap"
     recompute_distances: bool = False
@@ -66,6 +67,7 @@ class WrapperSettings:
             if value is not None and (not isinstance(value, int) or value < least):
                 flag = f"--knn-{name.replace('_', '-')}"
                 raise ConfigurationError(f"{flag} is {value!r}, but must be a whole number, at least {least}")
+        number_of_gpus(self.gpus)
         given = {"weight": self.lmbda, "temperature": self.temperature}
         VanillaCombiner(**{name: value for name, value in given.items() if value is not None})  # it knows their ranges
         threshold = self.skip_threshold

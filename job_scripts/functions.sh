@@ -93,6 +93,35 @@ resumable() {
     trap requeue USR1
 }
 
+# Makes a directory by a function, which is told another name for it until it is whole. What is there is kept.
+whole() {
+    local directory=$1 make=$2
+    if [[ -e $directory ]]; then
+        echo "$directory is there already"
+        return
+    fi
+    rm -rf "$directory.partial"
+    "$make" "$directory.partial"
+    mv "$directory.partial" "$directory"
+}
+
+# Lines of a file; wc would not count a last one that does not end.
+lines_of() {
+    awk 'END { print NR }' "$1"
+}
+
+# What fairseq-generate has printed, lines of a kind (D: text, H: pieces), as text in the order of the sentences. They
+# must be numbered from 0 without a gap, and so many.
+in_order() {
+    local kind=$1 sentences=$2 text=$3 wrong=$4 parts=("${@:5}")
+    local numbered=$text.${SLURM_JOB_ID:-$$}.partial # other jobs may collect the same
+    sed -n "s/^$kind-//p" "${parts[@]}" | LC_ALL=C sort -n | cut -f 1,3 >"$numbered"
+    cut -f 1 "$numbered" | cmp -s - <(seq 0 $((sentences - 1))) || die "$wrong"
+    cut -f 2- "$numbered" >"$numbered.text"
+    mv "$numbered.text" "$text"
+    rm "$numbered"
+}
+
 # A setting for fairseq-hydra-train as hydra reads it, with all characters a path may have.
 given() {
     echo "$1='${2//\'/\\\'}'"

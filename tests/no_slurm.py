@@ -11,15 +11,20 @@ from pathlib import Path
 from tests import cli
 
 SCRIPTS = cli.ROOT / "job_scripts"
+_MINE = Path(sys.executable).parent
 _SLURM = ("sbatch", "scontrol")
 
 
 @cache
-def programs() -> Path:
-    """A folder for PATH with the programs of this environment and of this machine, without Slurm's."""
+def programs(scripts: Path = _MINE) -> Path:
+    """A folder for PATH with the programs of an environment and of this machine, without Slurm's.
+
+    Args:
+        scripts: where the environment's programs are; default: those of this one, of which another gets none.
+    """
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder)
-    for source in (Path(sys.executable).parent, *map(Path, os.get_exec_path())):
+    for source in (scripts, *(path for path in map(Path, os.get_exec_path()) if path != _MINE)):
         for program in source.iterdir() if source.is_dir() else ():
             if program.name not in _SLURM and not (folder / program.name).is_symlink():
                 (folder / program.name).symlink_to(program.absolute())

@@ -61,15 +61,42 @@ def train(directory: Path, *arguments: object, data: Path = GENERAL) -> Path:
         arguments: ``--arch``, its dimensions, and what differs from twenty small updates with Adam.
         data: binarised data with a train split.
     """
-    run = cli.call(
+    run = train_base(directory, *arguments, data=data)
+    assert run.status == 0, run.log[-2000:]
+    return directory / "checkpoint_last.pt"
+
+
+def train_base(directory: Path, *arguments: object, data: Path = GENERAL) -> cli.Run:
+    """The same, as it ends."""
+    forget_other_trainings()
+    return cli.call(
         "fairseq-train",
         *(data, "--task", "translation", "--save-dir", directory, "--no-epoch-checkpoints"),
         *("--optimizer", "adam", "--lr", 0.01, "--batch-size", 32, "--max-update", 20, "--seed", 3),
         *("--num-workers", 0, "--disable-validation", "--user-dir", cli.PACKAGE, "--cpu"),
         *arguments,
     )
-    assert run.status == 0, run.log[-2000:]
-    return directory / "checkpoint_last.pt"
+
+
+def train_pairs(directory: Path, *arguments: object, task: str = "translation_pairs") -> cli.Run:
+    """Train a tiny model on the 201 pairs for validation with stock fairseq-train, inside this process.
+
+    Args:
+        directory: where checkpoints go.
+        arguments: what differs from one epoch.
+        task: ``translation_pairs``, or stock's.
+    """
+    forget_other_trainings()
+    return cli.call(
+        "fairseq-train",
+        *(DOMAIN, "--task", task, "--train-subset", "valid", "--save-dir", directory, "--no-epoch-checkpoints"),
+        *("--arch", "transformer", "--encoder-layers", 1, "--decoder-layers", 1),
+        *("--encoder-embed-dim", 16, "--encoder-ffn-embed-dim", 32, "--encoder-attention-heads", 2),
+        *("--decoder-embed-dim", 16, "--decoder-ffn-embed-dim", 32, "--decoder-attention-heads", 2),
+        *("--optimizer", "adam", "--lr", 0.01, "--batch-size", 32, "--max-epoch", 1, "--seed", 3),
+        *("--num-workers", 0, "--disable-validation", "--user-dir", cli.PACKAGE, "--cpu"),
+        *arguments,
+    )
 
 
 def train_combiner(

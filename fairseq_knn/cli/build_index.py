@@ -53,6 +53,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the training sample (default: 1)")
     parser.add_argument(
+        "--on-disk",
+        action="store_true",
+        help="for an index larger than memory: its lists stay on disk, in DIR/index.ivfdata, and what is found by "
+        "their codes is ranked again by the keys of the datastore",
+    )
+    parser.add_argument(
+        "--num-shards",
+        type=int,
+        metavar="N",
+        help="build the index in N parts, of which memory holds one at a time: all of them, one after the other, or "
+        "with --shard-id one of them (default: one, with --on-disk as many as are needed for 4 GiB each)",
+    )
+    parser.add_argument(
+        "--shard-id",
+        type=int,
+        metavar="I",
+        help="only make part I, from 0, after --train-only: for the tasks of an array. When all are done, the command "
+        "without this and --num-shards merges them",
+    )
+    parser.add_argument("--train-only", action="store_true", help="only train the index, for the tasks of an array")
+    parser.add_argument(
         "--drop-keys",
         action="store_true",
         help="delete the keys when the index is whole: with a re-ranking index this halves the disk space, with a "
@@ -62,6 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from fairseq_knn.datastore import Datastore
+    from fairseq_knn.index.array_tasks import build_part, train_index
     from fairseq_knn.index.build import build_index
     from fairseq_knn.index.dropping import drop_keys, droppable
 
@@ -69,16 +91,27 @@ def run(args: argparse.Namespace) -> int:
     datastore = Datastore.load(args.datastore)
     if args.drop_keys:
         droppable(datastore)
+    settings = {
+        "device": args.knn_device,
+        "train_size": args.train_size,
+        "seed": args.seed,
+        "on_disk": args.on_disk,
+        "report": print,
+    }
+    if args.train_only:
+        train_index(datastore, args.knn_index, **settings)
+        return 0
+    if args.shard_id is not None:
+        build_part(datastore, args.knn_index, num_shards=args.num_shards, shard_id=args.shard_id, **settings)
+        return 0
     build_index(
         datastore,
         args.knn_index,
-        device=args.knn_device,
         nprobe=args.knn_nprobe,
         k=args.knn_k,
         min_recall=args.min_recall,
-        train_size=args.train_size,
-        seed=args.seed,
-        report=print,
+        num_shards=args.num_shards,
+        **settings,
     )
     if args.drop_keys:
         freed = drop_keys(datastore)
@@ -94,8 +127,24 @@ def _check(args: argparse.Namespace) -> None:
         ("--knn-k", args.knn_k, 1),
         ("--train-size", args.train_size, 1),
         ("--seed", args.seed, 0),
+        ("--num-shards", args.num_shards, 1),
+        ("--shard-id", args.shard_id, 0),
     ):
         if value is not None and value < least:
             raise ConfigurationError(f"{flag} is {value}, but must be at least {least}")
     if not 0 <= args.min_recall <= 1:
         raise ConfigurationError(f"--min-recall is {args.min_recall:g}, but must be between 0 and 1")
+    if args.shard_id is not None:
+        if args.num_shards is None:
+            raise ConfigurationError("--shard-id is the number of one part of several: say how many with --num-shards")
+        if args.shard_id >= args.num_shards:
+            raise ConfigurationError(
+                f"--shard-id is {args.shard_id}, but of --num-shards {args.num_shards} the last is "
+                f"{args.num_shards - 1}"
+            )
+    one_step = "--train-only" if args.train_only else "--shard-id" if args.shard_id is not None else ""
+    if args.train_only and (args.num_shards is not None or args.shard_id is not None):
+        raise ConfigurationError("--train-only trains the index of all parts: leave out --num-shards and --shard-id")
+    if args.drop_keys and (one_step or args.on_disk):
+        why = "with --on-disk the search needs the keys" if args.on_disk else f"after {one_step} they are still needed"
+        raise ConfigurationError(f"--drop-keys deletes the keys, but {why}: leave out one of them")

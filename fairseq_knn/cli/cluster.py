@@ -20,7 +20,7 @@ _OF_METHOD = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Writes DIR/clusters-NAME.npz; a datastore may have several, under different names. kmeans: clusters around "
-        "centroids, learnt from a sample; all entries are then assigned. It takes 16 bytes of memory per cluster and "
+        "centroids, learned from a sample; all entries are then assigned. It takes 16 bytes of memory per cluster and "
         "dimension (1,000,000 clusters of dimension 1,024: 16 GB) and up to 20 per entry, whatever the sample is. Its "
         "time is the product of sample, clusters, dimension and iterations; but more than 40,000 centroids on a CPU "
         "are searched by an index, and how often that finds the nearest is printed. greedy: near entries with one "

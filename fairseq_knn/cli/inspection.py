@@ -89,7 +89,7 @@ def _index_lines(index: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if index["state"] != "ready":
         yield "index", f"{index['state']}: {index['message']}"
         return
-    yield "index", index["kind"]
+    yield "index", index["kind"] + (", lists on disk" if index.get("on_disk") else "")
     if "recall" not in index:
         yield "", "made by another toolkit: recall and settings are not recorded"
         return

@@ -16,6 +16,7 @@ from fairseq_knn.cli import (
     merge,
     path,
     plot_sampling,
+    recipe,
     st_data,
     tune,
     verify,
@@ -23,7 +24,20 @@ from fairseq_knn.cli import (
 from fairseq_knn.errors import UserError
 from fairseq_knn.version import __version__
 
-COMMANDS = (path, corpus, build_index, cluster, merge, inspection, verify, convert, tune, plot_sampling, st_data)
+COMMANDS = (
+    path,
+    corpus,
+    build_index,
+    cluster,
+    merge,
+    inspection,
+    verify,
+    convert,
+    tune,
+    plot_sampling,
+    st_data,
+    recipe,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -35,7 +35,7 @@ def kmeans(
     Args:
         keys: of the entries.
         entries, dimension: number of keys and of their components.
-        settings: how many clusters, learnt from what.
+        settings: how many clusters, learned from what.
         device: where the centroids are searched.
         unfinished: what an interrupted run has left.
         progress: where to tell of it.

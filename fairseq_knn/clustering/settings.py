@@ -18,7 +18,7 @@ class KMeans:
 
     Args:
         clusters: number of clusters.
-        sample: number of entries that the centroids are learnt from; the others are only assigned.
+        sample: number of entries that the centroids are learned from; the others are only assigned.
         iterations: of Lloyd's algorithm.
         seed: of the sample and of where the centroids start.
     """
@@ -55,7 +55,7 @@ class KMeans:
         sample = min(entries, SAMPLE_PER_CLUSTER * clusters if sample is None else sample)
         if sample < clusters:
             raise ConfigurationError(
-                f"--sample is {sample:,}, but {clusters:,} clusters are to be learnt from it: raise --sample or lower "
+                f"--sample is {sample:,}, but {clusters:,} clusters are to be learned from it: raise --sample or lower "
                 "--num-clusters"
             )
         return cls(clusters, sample, iterations, seed)

@@ -59,7 +59,7 @@ def cache_directory() -> Path:
     return Path.home() / ".cache" / "fairseq_knn"
 
 
-def fetch(wheel: Wheel, report: Callable[[str], None]) -> Path:
+def fetch(wheel: Wheel, report: Callable[[str], object]) -> Path:
     """Return the path of a wheel whose checksum is right, downloading it if the cache has none.
 
     Args:

@@ -14,6 +14,7 @@
     shards/dropped.json           arrays that were deleted on purpose (the keys, when the index is enough)
     shards/sample.npy             a few of the dropped keys, to test the index with
     index.faiss, index.json       search index and what it was built from
+    index.ivfdata                 the lists of an index whose lists stay on disk
     clusters-NAME.npz             clusters of entries
 
 A language model's text comes in blocks: those are its sentences.
@@ -49,6 +50,10 @@ def commit_path(root: Path, shard: int) -> Path:
 
 def index_path(root: Path) -> Path:
     return root / "index.faiss"
+
+
+def index_lists_path(root: Path) -> Path:
+    return root / "index.ivfdata"
 
 
 def index_record_path(root: Path) -> Path:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from fairseq_knn.datastore.manifest import ArrayRecord
 from fairseq_knn.storage.atomic import atomic_path
@@ -49,6 +50,32 @@ def _blocks(header: bytes, pieces: Iterable[np.ndarray]) -> Iterable[memoryview]
     for piece in pieces:
         if piece.size:  # views of nothing cannot be cast
             yield np.ascontiguousarray(piece).data.cast("B")
+
+
+def map_npy(path: Path) -> np.ndarray:
+    """The array of a .npy file, memory mapped.
+
+    The mapping holds no open file, of which a process may usually have 1,024: numpy's and Python's own hold one each,
+    and a large datastore has thousands of files, all of which a search may read.
+
+    Returns:
+        The array; writing to it is an error.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no .npy file, or ends too early.
+    """
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        header, size = file.tell(), file.seek(0, io.SEEK_END)
+    if size < header + math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"{path} ends too early")
+    # Not shared: the file is opened to be read alone.
+    content = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
+    content.flags.writeable = False
+    mapped: np.ndarray = np.frombuffer(content, dtype, math.prod(shape), header).reshape(shape)
+    return mapped
 
 
 class NpyReader:

@@ -9,6 +9,7 @@ import numpy as np
 from fairseq_knn.datastore.datastore import Datastore
 from fairseq_knn.datastore.layout import ARRAYS, array_path, dropped_path, manifest_path, plan_path
 from fairseq_knn.datastore.manifest import Manifest, Plan, array_names
+from fairseq_knn.datastore.npy import map_npy
 from fairseq_knn.datastore.sharded_array import ShardedArray
 from fairseq_knn.errors import DatastoreError, UserError
 from fairseq_knn.storage.atomic import read_json
@@ -206,8 +207,7 @@ class ShardedDatastore(Datastore):
 
     def shard_array(self, name: str, shard: int) -> np.ndarray:
         """One array of a shard that has entries, memory mapped."""
-        array: np.ndarray = np.load(array_path(self.path, name, shard), mmap_mode="r")
-        return array
+        return map_npy(array_path(self.path, name, shard))
 
     def _read(self, name: str) -> np.ndarray:
         shards = [shard for shard, entries in enumerate(self.shard_entries) if entries]

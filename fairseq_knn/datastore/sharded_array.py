@@ -5,10 +5,6 @@ from typing import Any
 
 import numpy as np
 
-# A mapping holds its file open, and a process may have 1,024 open files (the usual limit). Of each array more
-# shards than these are opened again whenever they are read.
-_KEPT_MAPS = 256
-
 
 class ShardedArray:
     """Rows that stay on disk, memory mapped, until they are asked for.
@@ -62,13 +58,10 @@ class ShardedArray:
         return self[:]
 
     def shard(self, number: int) -> np.ndarray:
-        """Rows of a shard that has some, memory mapped; of the first shards asked for the mapping is kept."""
-        mapped = self._maps.get(number)
-        if mapped is None:
-            mapped = self._open(number)
-            if len(self._maps) < _KEPT_MAPS:
-                self._maps[number] = mapped
-        return mapped
+        """Rows of a shard that has some, memory mapped when it is first asked for."""
+        if number not in self._maps:
+            self._maps[number] = self._open(number)
+        return self._maps[number]
 
     def _consecutive(self, start: int, stop: int) -> np.ndarray:
         parts = []

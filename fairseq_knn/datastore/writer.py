@@ -8,6 +8,7 @@ from fairseq_knn.datastore.knnbox import KnnboxDatastore
 from fairseq_knn.datastore.layout import (
     clusters_path,
     dropped_path,
+    index_lists_path,
     index_path,
     index_record_path,
     manifest_path,
@@ -106,7 +107,7 @@ class DatastoreWriter:
             if shards_directory(self.root).exists():
                 shards_directory(self.root).rename(partial_path(shards_directory(self.root)))
             clusters = clusters_path(self.root, "*")
-            stale = [f"*{path(self.root).name}*" for path in (index_record_path, index_path)]
+            stale = [f"*{path(self.root).name}*" for path in (index_record_path, index_path, index_lists_path)]
             # With what interrupted runs have left of them: ".index.faiss.*", ".clusters-NAME.*".
             for pattern in (*stale, clusters.name, f".{clusters.stem}"):
                 for file in self.root.glob(pattern):

@@ -11,10 +11,10 @@ from fairseq_knn.errors import DatastoreError
 from fairseq_knn.hub.models import kind_of, models_of, require_untouched
 from fairseq_knn.models.knn_decoder import knn_decoder, restore, take_fingerprint
 from fairseq_knn.retrieval import Retriever
-from fairseq_knn.tasks.knn_combiner import make_combiner
-from fairseq_knn.tasks.knn_config import KnnConfig, LanguageModelKnnConfig, check_config
-from fairseq_knn.tasks.knn_retrieval import check_kind_of
-from fairseq_knn.tasks.knn_session import KnnSession, vocabulary_of
+from fairseq_knn.tasks.knn.combiner import make_combiner
+from fairseq_knn.tasks.knn.config import KnnConfig, LanguageModelKnnConfig, check_config
+from fairseq_knn.tasks.knn.retrieval import check_kind_of
+from fairseq_knn.tasks.knn.session import KnnSession, vocabulary_of
 from fairseq_knn.wrapper_settings import OF_RETOMATON, WrapperSettings
 
 

@@ -147,6 +147,7 @@ def _retriever(
         k=min(k, entries),
         backend=settings.backend,
         device=settings.device,
+        gpus=settings.gpus,
         nprobe=settings.nprobe,
         load=settings.load,
         recompute=settings.recompute_distances,

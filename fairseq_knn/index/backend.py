@@ -11,12 +11,15 @@ class SearchBackend(ABC):
     Attributes:
         entries: number of stored keys, N.
         dimension: of keys and queries, d.
-        device: where the search runs; queries from elsewhere are copied there and back.
+        device: where the search runs, or the results of several devices are put together; queries from elsewhere are
+            copied there and back.
+        keeps_keys: whether it has the stored keys in memory, and :meth:`vectors` gives them.
     """
 
     entries: int
     dimension: int
     device: torch.device
+    keeps_keys = False
 
     @abstractmethod
     def search(self, queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,22 +1,22 @@
-"""Building the index of a datastore: train, add, measure, publish."""
+"""Building the index of a datastore: train, add, measure, publish; by one process, or in parts."""
 
 import faiss
-import torch
 
 from fairseq_knn.datastore import Datastore
-from fairseq_knn.datastore.layout import index_path, index_record_path
+from fairseq_knn.datastore.layout import index_lists_path, index_path, index_record_path
 from fairseq_knn.errors import SearchIndexError
-from fairseq_knn.index.checkpoint import Checkpoint
 from fairseq_knn.index.devices import resolve_device
-from fairseq_knn.index.effort import MOST_LISTS, choose_effort
-from fairseq_knn.index.factory import K_FACTOR, choose_factory, training_size
+from fairseq_knn.index.effort import choose_effort, usual_effort
 from fairseq_knn.index.faiss_backend import FaissSearch
-from fairseq_knn.index.faiss_files import explain_faiss_errors, read_index
-from fairseq_knn.index.filling import Report, fill
+from fairseq_knn.index.faiss_files import read_index
+from fairseq_knn.index.filling import Report
+from fairseq_knn.index.making import Made, make_index
 from fairseq_knn.index.opening import exact_backend
+from fairseq_knn.index.planning import plan_index
 from fairseq_knn.index.recall import QUERIES, RecallTest
 from fairseq_knn.index.record import IndexRecord, IndexSettings
 from fairseq_knn.index.self_test import keys_found
+from fairseq_knn.index.stored_keys import StreamedKeys
 from fairseq_knn.storage.atomic import directory_lock
 
 
@@ -30,18 +30,20 @@ def build_index(
     min_recall: float = 0.95,
     train_size: int | None = None,
     seed: int = 1,
+    on_disk: bool = False,
+    num_shards: int | None = None,
     overwrite: bool = False,
     report: Report | None = None,
 ) -> IndexRecord:
     """Build, measure and finish the index of a datastore.
 
     An interrupted build goes on where it was saved last, and gives the same index. An index that was built
-    with the same settings is measured again if *nprobe* or *k* differ, and otherwise left alone.
+    with the same settings is measured again if *nprobe* or *k* differ, and otherwise left alone. Parts that other
+    processes have made (:mod:`~fairseq_knn.index.array_tasks`) are merged.
 
     Args:
         datastore: whose keys are indexed.
-        spec: ``auto`` (see :func:`~fairseq_knn.index.factory.choose_factory`), ``flat`` for exact search,
-            or a faiss factory string.
+        spec: ``auto`` (see :mod:`~fairseq_knn.index.factory`), ``flat`` for exact search, or a faiss factory string.
         device: where it will be searched: ``cpu``, ``cuda`` or ``auto``.
         nprobe: lists to look into when recall is measured; ``None`` chooses, on a CPU, how many are enough, and how
             many candidates are ranked again (see :mod:`~fairseq_knn.index.effort`). It will be searched like that.
@@ -49,86 +51,73 @@ def build_index(
         min_recall: the least share of the true k nearest keys that a finished index finds.
         train_size: number of keys to train with; ``None`` chooses it from the number of lists.
         seed: of the sample of keys to train with.
+        on_disk: keep the lists on disk, in a file of their own, and rank candidates again by the stored keys; memory
+            then need only hold a part of the index.
+        num_shards: build it in so many parts, one after the other; ``None``: in those that were begun, all of which
+            must be there; or else at once, or, on disk, in as many as are needed for a part to have 4 GiB.
         overwrite: build anew whatever is there.
         report: called with a line about every step; without it there are no progress bars either.
 
     Raises:
-        SearchIndexError: faiss does not know *spec*, there are too few keys for it, or the index finds
-            less than *min_recall*.
+        SearchIndexError: faiss does not know *spec* or cannot build it like that, there are too few keys for it, a part
+            is missing, or the index finds less than *min_recall*.
         DatastoreError: a file of keys is damaged.
         UserError: a GPU is asked for and there is none, or the disk is full.
     """
-    place = resolve_device(device)
+    place = resolve_device("cpu" if on_disk and device == "auto" else device)
     say = report or _say_nothing
-    factory = _factory(datastore, spec, place)
-    empty = _create(datastore, factory)
-    settings = IndexSettings(
-        factory=factory,
-        entries=datastore.entries,
-        dimension=datastore.dimension,
-        datastore=datastore.digest,
-        seed=seed,
-        train_size=_train_size(datastore, empty, train_size),
-    )
-    with directory_lock(datastore.path):
+    settings, empty = plan_index(datastore, spec, place, on_disk=on_disk, train_size=train_size, seed=seed)
+    root = datastore.path
+    with directory_lock(root):
+        if overwrite:
+            _remove_unfinished(datastore)
         finished = None if overwrite else _finished(datastore, settings)
-        checkpoint = Checkpoint(datastore.path, settings, fresh=overwrite)
         if finished is None:
             datastore.require_keys()
-            index, digest = fill(datastore, settings, empty, checkpoint, say, quiet=report is None)
-            size = checkpoint.bytes
+            made = make_index(datastore, settings, empty, num_shards, say, quiet=report is None)
         elif _is_measured(finished, empty, nprobe, k) and finished.recall >= min_recall:
-            checkpoint.remove()
-            say(f"{index_path(datastore.path)} is up to date: {_summary(finished)}")
+            _remove_unfinished(datastore)
+            say(f"{index_path(root)} is up to date: {_summary(finished)}")
             return finished
         else:
-            say(f"{index_path(datastore.path)} is built already; measuring it")
-            index, digest, size = read_index(index_path(datastore.path)), finished.sha256, finished.bytes
-        search = FaissSearch(index, place, nprobe or MOST_LISTS, K_FACTOR)
-        test = RecallTest(exact_backend(datastore, place), datastore, k, seed)
+            say(f"{index_path(root)} is built already; measuring it")
+            made = Made(read_index(index_path(root)), finished.file, finished.lists)
+        keys = StreamedKeys(datastore) if on_disk else None
+        search = FaissSearch(made.index, place, *usual_effort(nprobe, on_disk=on_disk), keys)
+        test = RecallTest(exact_backend(datastore, resolve_device(device)), datastore, k, seed)
         chosen = nprobe is None and search.device.type == "cpu"
         result = choose_effort(search, test, min_recall) if chosen else test.measure(search)
         record = IndexRecord(
             settings=settings,
-            bytes=size,
-            sha256=digest,
+            bytes=made.file.bytes,
+            sha256=made.file.sha256,
             nprobe=search.nprobe,
             k=k,
             k_factor=search.k_factor,
             recall=round(result.recall, 4),
             found=keys_found(search, datastore),
             faiss=faiss.__version__,
+            lists_bytes=None if made.lists is None else made.lists.bytes,
+            lists_sha256=None if made.lists is None else made.lists.sha256,
         )
         say(f"{_summary(record)}, {result.milliseconds:.1f} ms per 128 queries on {search.device.type}")
         _require(record, min_recall)
         if finished is None:
             # Without its record an index is not finished, so the old record goes before the old index.
-            index_record_path(datastore.path).unlink(missing_ok=True)
-            checkpoint.publish()
+            index_record_path(root).unlink(missing_ok=True)
+            made.publish()
+            if not on_disk:
+                index_lists_path(root).unlink(missing_ok=True)
         record.save(datastore)
-        checkpoint.remove()
+        _remove_unfinished(datastore)
         return record
 
 
-def _factory(datastore: Datastore, spec: str, device: torch.device) -> str:
-    if spec == "auto":
-        return choose_factory(datastore.entries, datastore.dimension, device)
-    return "Flat" if spec == "flat" else spec
-
-
-def _create(datastore: Datastore, factory: str) -> faiss.Index:
-    remedy = "pass --knn-index auto, flat, or a faiss factory string such as IVF1024,SQ8"
-    with explain_faiss_errors(f"make an index {factory!r} for keys of dimension {datastore.dimension}", remedy):
-        return faiss.index_factory(datastore.dimension, factory)
-
-
-def _train_size(datastore: Datastore, empty: faiss.Index, wanted: int | None) -> int:
-    if empty.is_trained:
-        return 0
-    if wanted is None:
-        lists = faiss.try_extract_index_ivf(empty)
-        return training_size(datastore.entries, 0 if lists is None else lists.nlist)
-    return min(wanted, datastore.entries)
+def _remove_unfinished(datastore: Datastore) -> None:
+    """Delete checkpoints and parts."""
+    for path in (index_path, index_lists_path):
+        for file in datastore.path.glob(f".{path(datastore.path).name}.*"):
+            file.unlink(missing_ok=True)
 
 
 def _finished(datastore: Datastore, settings: IndexSettings) -> IndexRecord | None:
@@ -152,8 +141,10 @@ def _is_measured(finished: IndexRecord, index: faiss.Index, nprobe: int | None, 
 
 def _summary(record: IndexRecord) -> str:
     effort = "" if record.nprobe is None else f" with nprobe {record.nprobe}"
+    place = " on disk" if record.settings.on_disk else ""
     return (
-        f"{record.settings.factory}, {record.bytes / 1e6:,.1f} MB, recall@{record.k} {record.recall:.3f}{effort} "
+        f"{record.settings.factory}, {record.total_bytes / 1e6:,.1f} MB{place}, recall@{record.k} "
+        f"{record.recall:.3f}{effort} "
         f"({min(QUERIES, record.settings.entries)} stored keys against exact search)"
     )
 

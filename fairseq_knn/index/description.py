@@ -5,7 +5,7 @@ from typing import Any
 import faiss
 
 from fairseq_knn.datastore import Datastore
-from fairseq_knn.datastore.layout import index_path, index_record_path
+from fairseq_knn.datastore.layout import index_lists_path, index_path, index_record_path
 from fairseq_knn.errors import SearchIndexError
 from fairseq_knn.index.faiss_files import read_index
 from fairseq_knn.index.record import IndexRecord
@@ -23,14 +23,16 @@ def describe_index(datastore: Datastore) -> dict[str, Any]:
     """What is known of a datastore's index.
 
     Returns:
-        ``state`` (``ready``, ``missing`` or ``unusable``), ``bytes`` of the file or ``None``; of an index that is not
+        ``state`` (``ready``, ``missing`` or ``unusable``), ``bytes`` of its files or ``None``; of an index that is not
         ready ``message`` says why, of others ``kind`` (a faiss factory string) and, if ``fairseq-knn build-index``
-        made it, ``recall``, ``k``, ``nprobe``, ``trained_with`` (number of keys) and ``faiss`` (version).
+        made it, ``on_disk`` (whether its lists stay there), ``recall``, ``k``, ``nprobe``, ``trained_with`` (number of
+        keys) and ``faiss`` (version).
     """
     recorded = index_record_path(datastore.path).exists()
     foreign = None if recorded else datastore.foreign_index
-    path = foreign or index_path(datastore.path)
-    known: dict[str, Any] = {"state": "ready", "bytes": path.stat().st_size if path.exists() else None}
+    paths = [foreign] if foreign else [index_path(datastore.path), index_lists_path(datastore.path)]
+    sizes = [path.stat().st_size for path in paths if path.exists()]
+    known: dict[str, Any] = {"state": "ready", "bytes": sum(sizes) if sizes else None}
     try:
         if foreign is not None:
             return {**known, "kind": kind_of(read_index(foreign, mapped=True))}
@@ -41,6 +43,7 @@ def describe_index(datastore: Datastore) -> dict[str, Any]:
     return {
         **known,
         "kind": record.settings.factory,
+        "on_disk": record.settings.on_disk,
         "recall": record.recall,
         "k": record.k,
         "nprobe": record.nprobe,

@@ -8,7 +8,7 @@ import torch
 from fairseq_knn.datastore import Datastore, ShardedDatastore
 from fairseq_knn.datastore.layout import array_path, dropped_path, index_path, sample_path
 from fairseq_knn.datastore.npy import write_npy
-from fairseq_knn.errors import DatastoreError
+from fairseq_knn.errors import DatastoreError, SearchIndexError
 from fairseq_knn.index.faiss_backend import FaissSearch
 from fairseq_knn.index.faiss_files import read_index
 from fairseq_knn.index.record import IndexRecord
@@ -41,7 +41,7 @@ def drop_keys(datastore: Datastore) -> int:
         the number of bytes freed.
 
     Raises:
-        SearchIndexError: there is no finished index, or it is damaged or older than the datastore.
+        SearchIndexError: there is no finished index, or it is damaged or older than the datastore, or needs the keys.
         DatastoreError: the datastore is another toolkit's.
     """
     datastore = droppable(datastore)
@@ -49,6 +49,11 @@ def drop_keys(datastore: Datastore) -> int:
     with directory_lock(root):
         if datastore.has_keys:
             record = IndexRecord.load(datastore)
+            if record.settings.on_disk:
+                raise SearchIndexError(
+                    f"the keys of {root} are what its index on disk ranks candidates by, so they cannot be dropped: "
+                    f"build another index first, without --on-disk"
+                )
             record.verify(datastore)
             _, keys = self_test_sample(datastore)
             kept = write_npy(sample_path(root), keys.shape, np.dtype(np.float16), [keys])

@@ -1,5 +1,6 @@
 """How hard an index has to search to find the true neighbours."""
 
+from fairseq_knn.index.factory import K_FACTOR, ON_DISK_K_FACTOR
 from fairseq_knn.index.faiss_backend import FaissSearch
 from fairseq_knn.index.recall import Measurement, RecallTest
 
@@ -9,6 +10,13 @@ MOST_LISTS = 32
 # candidates (d = 512, k = 8, 2 cores). More lists are not always better: their codes bring more false candidates.
 # Decoder states, d = 512: recall 0.993 with 8 lists, 0.973 with 32.
 _EFFORTS = sorted(((lists, factor) for lists in (4, 8, 16, MOST_LISTS) for factor in (8, 16, 32)), key=sum)
+# Where candidates are ranked again by keys that are read from the datastore for it.
+_ON_DISK_EFFORTS = sorted(((lists, factor) for lists in (4, 8, 16, MOST_LISTS) for factor in (4, 8, 16)), key=sum)
+
+
+def usual_effort(nprobe: int | None, *, on_disk: bool) -> tuple[int, int]:
+    """Lists to look into and candidates per neighbour where they are not chosen."""
+    return nprobe or MOST_LISTS, ON_DISK_K_FACTOR if on_disk else K_FACTOR
 
 
 def choose_effort(search: FaissSearch, test: RecallTest, least: float) -> Measurement:
@@ -21,7 +29,7 @@ def choose_effort(search: FaissSearch, test: RecallTest, least: float) -> Measur
     """
     best: tuple[Measurement, int, int] | None = None
     tried = set()
-    for lists, factor in _EFFORTS:
+    for lists, factor in _ON_DISK_EFFORTS if search.ranks_by_keys else _EFFORTS:
         search.set_effort(lists, factor)
         if search.effort in tried:  # an index with few lists, or without re-ranking
             continue

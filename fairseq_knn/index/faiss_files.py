@@ -10,6 +10,9 @@ import faiss
 from fairseq_knn.errors import SearchIndexError
 from fairseq_knn.storage.atomic import atomic_path
 
+# Wherever the directory is now, and whether it may be written to or not.
+_LISTS_BESIDE = faiss.IO_FLAG_ONDISK_SAME_DIR | faiss.IO_FLAG_READ_ONLY
+
 
 def write_index(index: faiss.Index, path: Path) -> str:
     """Write an index atomically.
@@ -35,11 +38,12 @@ def write_index(index: faiss.Index, path: Path) -> str:
 
 
 def read_index(path: Path, *, mapped: bool = False) -> faiss.Index:
-    """Read an index.
+    """Read an index. Lists in a file of their own are looked for in the same directory and stay there, memory mapped.
 
     Args:
         path: its file.
-        mapped: leave on disk, memory mapped, what faiss can search there.
+        mapped: leave on disk, memory mapped, what faiss can search there; not for an index whose lists have a file of
+            their own.
 
     Raises:
         SearchIndexError: the file is damaged, or this faiss cannot read it.
@@ -48,7 +52,7 @@ def read_index(path: Path, *, mapped: bool = False) -> faiss.Index:
         f"read {path}",
         f"it is damaged or another version wrote it; build it again with `fairseq-knn build-index {path.parent}`",
     ):
-        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else _LISTS_BESIDE)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
-"""Filling an index with the keys of a datastore, resumably."""
+"""Training an index and filling it with the keys of a datastore, resumably."""
 
+import contextlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import faiss
 import numpy as np
@@ -12,7 +13,7 @@ from fairseq_knn.datastore import Datastore
 from fairseq_knn.errors import DatastoreError, SearchIndexError
 from fairseq_knn.index.checkpoint import Checkpoint
 from fairseq_knn.index.faiss_files import explain_faiss_errors, reason
-from fairseq_knn.index.record import IndexSettings
+from fairseq_knn.index.record import IndexSettings, Written
 from fairseq_knn.index.sampling import sample_entries
 from fairseq_knn.index.stored_keys import rows_of
 
@@ -30,10 +31,11 @@ def fill(
     settings: IndexSettings,
     empty: faiss.Index,
     checkpoint: Checkpoint,
+    trained: Checkpoint,
     say: Report,
     *,
     quiet: bool,
-) -> tuple[faiss.Index, str]:
+) -> tuple[faiss.Index, Written]:
     """Train an index and add all keys, or go on where the checkpoint is.
 
     Args:
@@ -41,34 +43,70 @@ def fill(
         settings: what is being built.
         empty: the untrained index.
         checkpoint: where it is saved on the way and in the end.
+        trained: the trained index, if it was trained alone.
         say: called with a line about every step.
         quiet: without a progress bar.
 
     Returns:
-        the index with all keys, and the SHA-256 of its file.
+        the index with all keys, and its file.
 
     Raises:
         SearchIndexError: faiss cannot train with the sample or take the keys.
         DatastoreError: a file of keys is damaged.
         UserError: the disk is full.
     """
-    name = f"{settings.factory} for {settings.entries:,} keys of dimension {settings.dimension}"
+    name = describe(settings)
     index = checkpoint.load()
-    try:
+    with without_damaged_keys(checkpoint, trained):
         if index is None:
             say(f"building {name}")
-            index = empty
-            if settings.train_size:
-                say(f"training with {settings.train_size:,} keys")
-                _train(index, datastore, settings)
-                checkpoint.save(index)
+            index = trained.load()
+            if index is None:
+                index = empty
+                if settings.train_size:
+                    say(f"training with {settings.train_size:,} keys")
+                    _train(index, datastore, settings)
+                    checkpoint.save(index)
         else:
             say(f"going on with {name}: {index.ntotal:,} are in it")
-        _add(index, datastore, settings, checkpoint, quiet)
+        add_keys(index, datastore, range(datastore.entries), settings.factory, checkpoint, quiet=quiet)
+    return index, checkpoint.finish(index)
+
+
+def train(
+    datastore: Datastore, settings: IndexSettings, empty: faiss.Index, trained: Checkpoint, say: Report
+) -> Written:
+    """Train an index and keep it without keys; if that was done before, nothing is done.
+
+    Args:
+        datastore, settings, empty, trained, say: see :func:`fill`.
+
+    Raises:
+        SearchIndexError, DatastoreError, UserError: see :func:`fill`.
+    """
+    if (written := trained.written) is not None:
+        return written
+    say(f"training {describe(settings)}, with {settings.train_size:,} of them")
+    with without_damaged_keys(trained):
+        if settings.train_size:
+            _train(empty, datastore, settings)
+        return trained.finish(empty)
+
+
+def describe(settings: IndexSettings) -> str:
+    """What is being built, for messages."""
+    return f"{settings.factory} for {settings.entries:,} keys of dimension {settings.dimension}"
+
+
+@contextlib.contextmanager
+def without_damaged_keys(*kept: Checkpoint) -> Iterator[None]:
+    """Delete what may hold, or be trained with, keys that turn out to be damaged."""
+    try:
+        yield
     except DatastoreError:
-        checkpoint.remove()  # it may be trained with damaged keys
+        for checkpoint in kept:
+            checkpoint.remove()
         raise
-    return index, checkpoint.save(index)
 
 
 def _train(index: faiss.Index, datastore: Datastore, settings: IndexSettings) -> None:
@@ -90,26 +128,46 @@ def _train(index: faiss.Index, datastore: Datastore, settings: IndexSettings) ->
         ) from error
 
 
-def _add(
-    index: faiss.Index, datastore: Datastore, settings: IndexSettings, checkpoint: Checkpoint, quiet: bool
+def add_keys(
+    index: faiss.Index,
+    datastore: Datastore,
+    entries: range,
+    factory: str,
+    checkpoint: Checkpoint,
+    *,
+    quiet: bool,
 ) -> None:
-    """Add the keys that are not in the index yet, shard by shard, each compared with its checksum."""
+    """Add the keys of a range of entries that are not in the index yet, each file compared with its checksum.
+
+    Args:
+        index: holds the first ``ntotal`` of them.
+        datastore: whose keys are added.
+        entries: the range.
+        factory: for messages.
+        checkpoint: where the index is saved on the way.
+        quiet: without a progress bar.
+
+    Raises:
+        SearchIndexError: faiss cannot take the keys.
+        DatastoreError: a file of keys is damaged.
+        UserError: the disk is full.
+    """
     rows = rows_of(_CHUNK_BYTES, 4 * datastore.dimension)
     saved, interval = time.monotonic(), _CHECKPOINT_SECONDS
     first = 0
-    with tqdm(total=datastore.entries, initial=index.ntotal, desc="keys", unit="", disable=quiet) as bar:
-        for shard, entries in enumerate(datastore.shard_entries):
-            last = first + entries
-            if index.ntotal < last:
+    with tqdm(total=len(entries), initial=index.ntotal, desc="keys", unit="", disable=quiet) as bar:
+        for shard, size in enumerate(datastore.shard_entries):
+            last = min(first + size, entries.stop)
+            if first <= entries.start + index.ntotal < last:
                 datastore.verify_keys(shard)
-            while index.ntotal < last:
-                keys = datastore.keys(index.ntotal, min(index.ntotal + rows, last))
-                with explain_faiss_errors(f"add keys to {settings.factory}", "pass another --knn-index"):
+            while first <= (start := entries.start + index.ntotal) < last:
+                keys = datastore.keys(start, min(start + rows, last))
+                with explain_faiss_errors(f"add keys to {factory}", "pass another --knn-index"):
                     index.add(keys.astype(np.float32))
                 bar.update(len(keys))
                 started = time.monotonic()
-                if started - saved > interval and index.ntotal < datastore.entries:
+                if started - saved > interval and index.ntotal < len(entries):
                     checkpoint.save(index)
                     saved = time.monotonic()
                     interval = max(_CHECKPOINT_SECONDS, 10 * (saved - started))
-            first = last
+            first += size

@@ -1,10 +1,11 @@
 """``index.json``: what an index was built from, and what it was measured to do."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from fairseq_knn.datastore import Datastore
-from fairseq_knn.datastore.layout import index_path, index_record_path
+from fairseq_knn.datastore.layout import index_lists_path, index_path, index_record_path
 from fairseq_knn.errors import SearchIndexError, UserError
 from fairseq_knn.storage.atomic import read_json, write_json
 from fairseq_knn.storage.digest import file_digest, short
@@ -14,7 +15,7 @@ INDEX_SCHEMA = 1
 
 @dataclass(frozen=True)
 class IndexSettings:
-    """Everything that decides the content of ``index.faiss``.
+    """Everything that decides the content of ``index.faiss`` and, beside it, ``index.ivfdata``.
 
     Args:
         factory: faiss factory string.
@@ -23,6 +24,7 @@ class IndexSettings:
         datastore: digest of the datastore.
         seed: of the training sample.
         train_size: number of keys the index was trained with; 0 if it needs no training.
+        on_disk: whether its lists are in a file of their own, and candidates are ranked again by the stored keys.
         schema: version of this file's format.
     """
 
@@ -32,7 +34,16 @@ class IndexSettings:
     datastore: str
     seed: int
     train_size: int
+    on_disk: bool = False
     schema: int = INDEX_SCHEMA
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file that is complete: its size and its SHA-256."""
+
+    bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,7 @@ class IndexRecord:
         recall: share of the true k nearest keys that it finds.
         found: how many of the self-test's keys find themselves.
         faiss: version of faiss that built it.
+        lists_bytes, lists_sha256: of ``index.ivfdata``; ``None`` where the lists are in ``index.faiss``.
     """
 
     settings: IndexSettings
@@ -60,6 +72,31 @@ class IndexRecord:
     recall: float
     found: int
     faiss: str
+    lists_bytes: int | None = None
+    lists_sha256: str | None = None
+
+    @property
+    def file(self) -> Written:
+        """``index.faiss``."""
+        return Written(self.bytes, self.sha256)
+
+    @property
+    def lists(self) -> Written | None:
+        """``index.ivfdata``, if the lists are on disk."""
+        if self.lists_bytes is None or self.lists_sha256 is None:
+            return None
+        return Written(self.lists_bytes, self.lists_sha256)
+
+    @property
+    def total_bytes(self) -> int:
+        """Size of all files of the index."""
+        return self.bytes + (self.lists_bytes or 0)
+
+    def files(self, root: Path) -> Iterator[tuple[Path, Written]]:
+        """The files of the index of the datastore in *root*."""
+        yield index_path(root), self.file
+        if self.lists is not None:
+            yield index_lists_path(root), self.lists
 
     def save(self, datastore: Datastore) -> None:
         """Write ``index.json``; from then on the index counts as finished."""
@@ -67,11 +104,11 @@ class IndexRecord:
 
     @classmethod
     def load(cls, datastore: Datastore) -> "IndexRecord":
-        """Read ``index.json`` and compare it with its datastore and with ``index.faiss``.
+        """Read ``index.json`` and compare it with its datastore and with the sizes of the files of the index.
 
         Raises:
             SearchIndexError: there is no finished index, it belongs to another state of the datastore,
-                or its file does not have the recorded size.
+                or a file does not have the recorded size.
         """
         remedy = _remedy(datastore)
         record = cls.read(datastore)
@@ -87,11 +124,11 @@ class IndexRecord:
                 f"(digest {short(found.datastore)}), which now has {datastore.entries:,} of dimension "
                 f"{datastore.dimension} (digest {short(datastore.digest)}); build it again with {remedy}"
             )
-        file = index_path(datastore.path)
-        size = file.stat().st_size if file.exists() else None
-        if size != record.bytes:
-            state = "is missing" if size is None else f"has {size:,} bytes instead of {record.bytes:,}"
-            raise SearchIndexError(f"{file} {state}: restore it, or build it again with {remedy}")
+        for file, expected in record.files(datastore.path):
+            size = file.stat().st_size if file.exists() else None
+            if size != expected.bytes:
+                state = "is missing" if size is None else f"has {size:,} bytes instead of {expected.bytes:,}"
+                raise SearchIndexError(f"{file} {state}: restore it, or build it again with {remedy}")
         return record
 
     @classmethod
@@ -125,7 +162,7 @@ class IndexRecord:
             ) from error
 
     def verify(self, datastore: Datastore, advance: Callable[[int], object] = lambda _: None) -> None:
-        """Compare ``index.faiss`` with its checksum.
+        """Compare the files of the index with their checksums.
 
         Args:
             datastore: whose index it is.
@@ -134,12 +171,12 @@ class IndexRecord:
         Raises:
             SearchIndexError: they differ.
         """
-        file = index_path(datastore.path)
-        if (digest := file_digest(file, advance)) != self.sha256:
-            raise SearchIndexError(
-                f"{file} is damaged: it has checksum {short(digest)} instead of {short(self.sha256)}; "
-                f"build it again with `fairseq-knn build-index {datastore.path}`"
-            )
+        for file, recorded in self.files(datastore.path):
+            if (digest := file_digest(file, advance)) != recorded.sha256:
+                raise SearchIndexError(
+                    f"{file} is damaged: it has checksum {short(digest)} instead of {short(recorded.sha256)}; "
+                    f"build it again with `fairseq-knn build-index {datastore.path}`"
+                )
 
 
 def _remedy(datastore: Datastore) -> str:

@@ -32,22 +32,27 @@ class TorchBackend(SearchBackend):
         device: where they are kept: on a GPU in float16; on a CPU in float32 if they fit into 2 GiB so, otherwise
             they are read from the datastore for every search.
         resident: keep them in memory in any case, in float16 where they do not fit into 2 GiB.
+        entries: search only these, consecutive ones, which are numbered from 0 here; ``None`` for all.
 
     Raises:
         DatastoreError: a file of keys is damaged, or they were dropped.
     """
 
-    def __init__(self, datastore: Datastore, device: torch.device, *, resident: bool = False) -> None:
-        self.entries, self.dimension, self.device = datastore.entries, datastore.dimension, device
+    def __init__(
+        self, datastore: Datastore, device: torch.device, *, resident: bool = False, entries: range | None = None
+    ) -> None:
+        self.entries = datastore.entries if entries is None else len(entries)
+        self.dimension, self.device = datastore.dimension, device
         self._keys: StoredKeys
         if device.type != "cpu":
-            self._keys = ResidentKeys(datastore, device, torch.float16)
+            self._keys = ResidentKeys(datastore, device, torch.float16, entries)
         elif 4 * self.entries * self.dimension <= _CPU_RESIDENT:
-            self._keys = ResidentKeys(datastore, device, torch.float32)
+            self._keys = ResidentKeys(datastore, device, torch.float32, entries)
         elif resident:
-            self._keys = ResidentKeys(datastore, device, torch.float16)
+            self._keys = ResidentKeys(datastore, device, torch.float16, entries)
         else:
-            self._keys = StreamedKeys(datastore)
+            self._keys = StreamedKeys(datastore, entries)
+        self.keeps_keys = isinstance(self._keys, ResidentKeys)
         self._score_bytes = _CPU_SCORES if device.type == "cpu" else _GPU_SCORES
         self._norms = torch.cat([_squared(block) for _, block in self._keys.blocks(self._block_rows(128))])
         self._mixed_product = device.type == "cuda" and _has_mixed_product(device)

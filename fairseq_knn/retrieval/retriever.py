@@ -46,6 +46,8 @@ class Retriever:
         k: number of neighbours.
         backend: ``faiss``, ``torch`` (exact) or ``auto``.
         device: where keys, values and index live: ``cpu``, ``cuda`` or ``auto``.
+        gpus: how many GPUs hold keys or index together, the model's and others, or ``all`` that torch sees; values are
+            on the model's.
         nprobe: how many lists of an inverted index are searched; ``None`` for what it was measured with.
         load: ``mmap`` (keys and index stay on disk, memory mapped) or ``ram``.
         with_keys: give the neighbours' keys too, for combiners that need them. They come from the GPU's memory if they
@@ -59,7 +61,7 @@ class Retriever:
         has_key_log_probs: whether neighbours come with these log-probabilities.
 
     Raises:
-        ConfigurationError: k is below 1 or beyond the number of entries.
+        ConfigurationError: k is below 1 or beyond the number of entries, or there are not so many GPUs.
         DatastoreError: the datastores have keys of different dimensions.
         SearchIndexError: an index is needed and missing, stale or damaged.
     """
@@ -71,6 +73,7 @@ class Retriever:
         *,
         backend: str = "auto",
         device: str = "auto",
+        gpus: int | str = 1,
         nprobe: int | None = None,
         load: str = "mmap",
         with_keys: bool = False,
@@ -92,7 +95,8 @@ class Retriever:
                     f"{store.dimension}: only datastores of the same model can be searched together"
                 )
         self._backends = [
-            open_backend(store, backend=backend, device=device, nprobe=nprobe, load=load) for store in self.datastores
+            open_backend(store, backend=backend, device=device, gpus=gpus, nprobe=nprobe, load=load)
+            for store in self.datastores
         ]
         opened = list(zip(self.datastores, [searcher.device for searcher in self._backends], strict=True))
         entries = [store.entries for store in self.datastores]
@@ -102,7 +106,10 @@ class Retriever:
         self._recompute = recompute
         vectors = [searcher.vectors for searcher in self._backends]
         if with_keys or recompute:
-            keys = [open_keys(store, place, resident=load == "ram").gather for store, place in opened]
+            keys = [
+                searcher.vectors if searcher.keeps_keys else open_keys(store, place, resident=load == "ram").gather
+                for searcher, (store, place) in zip(self._backends, opened, strict=True)
+            ]
             vectors = keys if recompute else vectors
             if with_keys:
                 self._keys = Lookup(entries, keys, torch.float16, (self.dimension,))

@@ -10,7 +10,7 @@ from torch import Tensor
 from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.sampling.instance_actors import InstanceActor
 
-_LOG_LEAST = math.log(1e-20)  # of scores far below it nothing is learnt
+_LOG_LEAST = math.log(1e-20)  # of scores far below it nothing is learned
 
 
 class InstanceActorTrainer:

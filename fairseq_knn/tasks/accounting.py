@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from fairseq_knn.errors import ConfigurationError
+
 logger = logging.getLogger("fairseq_knn")
 
 
@@ -81,6 +83,33 @@ class SentenceCount:
         """Start counting a split."""
         self.split, self.planned, self.too_long, self.processed, self.tokens = split, planned, too_long, 0, 0
 
+    def expect_batches(self, split: str, iterator: Any, max_positions: Any, lengths: str, remedy: str) -> None:
+        """Start counting a split whose batches fairseq has made.
+
+        Args:
+            split: its name.
+            iterator: fairseq's, with the batches of all processes.
+            max_positions: that the model takes.
+            lengths: what these are counted in.
+            remedy: what to do if no sentence is short enough.
+
+        Raises:
+            ConfigurationError: none is.
+        """
+        batches, sentences = iterator.frozen_batches, len(iterator.dataset)
+        too_long = sentences - sum(map(len, batches))
+        if too_long == sentences:
+            raise ConfigurationError(
+                f"all {too_long:,} {self.unit} of {split!r} are longer than the {max_positions} {lengths} the model "
+                f"takes, so that nothing is left: {remedy}"
+            )
+        self.expect(split, sum(map(len, batches[iterator.shard_id :: iterator.num_shards])), too_long)
+
+    def add(self, batch: Any) -> None:
+        """Count the sentences of a batch."""
+        # fairseq-interactive makes batches without ids.
+        self.processed += len(batch["id"] if "id" in batch else batch["net_input"]["src_tokens"])
+
     def expect_input(self, statistics: Callable[[], dict[str, Any]]) -> None:
         """Count lines as they are typed; the closing line comes when the program ends.
 
@@ -106,3 +135,11 @@ class SentenceCount:
             f"{self.processed:,} of {self.planned:,} {self.unit} of {self.split!r} processed{too_long}{complaint} | "
             f"{json.dumps(figures)}"
         )
+
+    def end(self, statistics: dict[str, Any]) -> None:
+        """Log the closing line; the run ends here if there was nothing to do."""
+        self.close(statistics)
+        if self.planned == 0:
+            # An array task without sentences, a build that was complete. Stock fairseq-generate would divide by zero in
+            # its last line.
+            raise SystemExit(0)

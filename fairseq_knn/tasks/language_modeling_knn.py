@@ -14,11 +14,11 @@ from torch import Tensor
 
 from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.models.knn_decoder import knn_decoder
-from fairseq_knn.tasks.context_window import ContextWindow
-from fairseq_knn.tasks.documents import BlockDocuments
-from fairseq_knn.tasks.knn_config import LanguageModelKnnConfig
-from fairseq_knn.tasks.knn_session import vocabulary_of
-from fairseq_knn.tasks.knn_task import KnnTask
+from fairseq_knn.tasks.knn.config import LanguageModelKnnConfig
+from fairseq_knn.tasks.knn.context_window import ContextWindow
+from fairseq_knn.tasks.knn.documents import BlockDocuments
+from fairseq_knn.tasks.knn.session import vocabulary_of
+from fairseq_knn.tasks.knn.task import KnnTask
 
 _SHARD_TOKENS = 262_144
 _SHARD_LINES = 8192

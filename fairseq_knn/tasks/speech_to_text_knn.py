@@ -11,8 +11,8 @@ from fairseq.tasks import register_task
 from torch import nn
 
 from fairseq_knn.errors import ConfigurationError
-from fairseq_knn.tasks.knn_config import KnnConfig
-from fairseq_knn.tasks.knn_task import KnnTask
+from fairseq_knn.tasks.knn.config import KnnConfig
+from fairseq_knn.tasks.knn.task import KnnTask
 from fairseq_knn.tasks.speech.checked_task import CheckedSpeechTask, SpeechToTextConfig
 from fairseq_knn.tasks.speech.checks import audio_file, check_tags
 from fairseq_knn.tasks.speech.stored import as_stored

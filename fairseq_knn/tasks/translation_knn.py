@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 
-from fairseq_knn.tasks.knn_config import KnnConfig
-from fairseq_knn.tasks.knn_task import KnnTask
+from fairseq_knn.tasks.knn.config import KnnConfig
+from fairseq_knn.tasks.knn.task import KnnTask
 
 
 @dataclass

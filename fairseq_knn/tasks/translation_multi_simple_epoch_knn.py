@@ -9,8 +9,8 @@ from fairseq.tasks import register_task
 from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleEpochTask
 
 from fairseq_knn.tasks.argparse_dataclass import dataclass_of, namespace_of
-from fairseq_knn.tasks.knn_config import KnnConfig
-from fairseq_knn.tasks.knn_task import KnnTask
+from fairseq_knn.tasks.knn.config import KnnConfig
+from fairseq_knn.tasks.knn.task import KnnTask
 from fairseq_knn.tasks.scale_normed import ScaleNormed
 
 TranslationMultiSimpleEpochConfig = dataclass_of(

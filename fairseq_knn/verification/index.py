@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from fairseq_knn.datastore import Datastore
-from fairseq_knn.datastore.layout import index_path, index_record_path
+from fairseq_knn.datastore.layout import index_lists_path, index_path, index_record_path
 from fairseq_knn.errors import UserError
 from fairseq_knn.index.record import IndexRecord
 from fairseq_knn.verification.findings import Finding
@@ -13,8 +13,10 @@ from fairseq_knn.verification.findings import Finding
 
 def index_bytes(datastore: Datastore) -> int:
     """Bytes that :func:`index_findings` reads for the checksum."""
-    checked = index_record_path(datastore.path).exists() and index_path(datastore.path).exists()
-    return index_path(datastore.path).stat().st_size if checked else 0
+    if not index_record_path(datastore.path).exists():
+        return 0
+    files = (index_path(datastore.path), index_lists_path(datastore.path))
+    return sum(file.stat().st_size for file in files if file.exists())
 
 
 def index_findings(

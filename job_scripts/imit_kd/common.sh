@@ -136,7 +136,7 @@ describe_text() {
 # What a system generated for a set, into a file, in the order of the set: lines of a kind of fairseq-generate's, H (pieces)
 # or D (text).
 collect() {
-    local system=$1 split=$2 kind=$3 text=$4 script=$5 parts part first='' file all=() sentences
+    local system=$1 split=$2 kind=$3 text=$4 script=$5 parts part first='' file all=() sentences wrong
     parts=$(parts_of "$split")
     for ((part = 0; part < parts; part++)); do
         file=$GENERATED/$system/$split.part-$part
@@ -147,11 +147,7 @@ collect() {
             die "$file was made by another command than part 0: run $script again"
         all+=("$file")
     done
-    sentences=$(awk 'END { print NR - 1 }' "$DATA/$split.tsv")
-    sed -n "s/^$kind-//p" "${all[@]}" | LC_ALL=C sort -n | cut -f 1,3 >"$text.partial"
-    # Numbered from 0 without a gap, and as many as there are.
-    cut -f 1 "$text.partial" | cmp -s - <(seq 0 $((sentences - 1))) ||
-        die "what $system made of $split is not that of the $sentences sentences of $DATA/$split.tsv: run $script again"
-    cut -f 2- "$text.partial" >"$text"
-    rm "$text.partial"
+    sentences=$(($(lines_of "$DATA/$split.tsv") - 1))
+    wrong="what $system made of $split is not that of the $sentences sentences of $DATA/$split.tsv"
+    in_order "$kind" "$sentences" "$text" "$wrong: run $script again" "${all[@]}"
 }

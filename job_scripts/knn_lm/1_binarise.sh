@@ -10,14 +10,11 @@ here=$(dirname "${BASH_SOURCE[0]}")
 source "$here/common.sh"
 need DATA
 
-if [[ -e $DATA ]]; then
-    echo "$DATA is there already"
-    exit
-fi
-need TEXT
-# Under another name until it is whole.
-rm -rf "$DATA.partial"
-fairseq-preprocess --only-source ${DICTIONARY:+--srcdict "$DICTIONARY"} \
-    --trainpref "$TEXT/${FILES[0]}" --validpref "$TEXT/${FILES[1]}" --testpref "$TEXT/${FILES[2]}" \
-    --destdir "$DATA.partial" --workers "${SLURM_CPUS_PER_TASK:-1}"
-mv "$DATA.partial" "$DATA"
+binarise() {
+    need TEXT
+    fairseq-preprocess --only-source ${DICTIONARY:+--srcdict "$DICTIONARY"} \
+        --trainpref "$TEXT/${FILES[0]}" --validpref "$TEXT/${FILES[1]}" --testpref "$TEXT/${FILES[2]}" \
+        --destdir "$1" --workers "${SLURM_CPUS_PER_TASK:-1}"
+}
+
+whole "$DATA" binarise

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Step 4: builds the search index, which has to prove its recall. Started again, it goes on where it was.
+# Step 4: builds the search index, which has to prove its recall; with INDEX_TASKS it merges what they built. Started
+# again, it goes on where it was.
 #SBATCH --job-name=knn_lm_index
 #SBATCH --requeue
 #SBATCH --open-mode=append
@@ -11,4 +12,4 @@ here=$(dirname "${BASH_SOURCE[0]}")
 # shellcheck source-path=SCRIPTDIR source=common.sh
 source "$here/common.sh"
 
-resumable fairseq-knn build-index "$STORE" --knn-k "$K" --knn-nprobe "$NPROBE"
+resumable fairseq-knn build-index "$STORE" "${INDEX_OPTIONS[@]}" --knn-k "$K" --knn-nprobe "$NPROBE"

@@ -66,9 +66,13 @@ SOFTMAX_BATCH=1024000  # rows x vocabulary entries that are normalised at once
 # More options for every run of fairseq-eval-lm; the same rule. On GPUs: (--fp16)
 MODEL_OPTIONS=()
 
+# Options of `fairseq-knn build-index`. For an index larger than memory: (--on-disk)
+INDEX_OPTIONS=()
+
 # --- Slurm; without it, one process does it all -------------------------------------------------------------------
 
 BUILD_TASKS=4     # array tasks, each with a model of its own; more than there are shards idle
+INDEX_TASKS=1     # more, for a large datastore: each adds a part of the keys to the index
 EVALUATE_TASKS=4  # each measures every fourth system
 MAX_RESTARTS=20   # how often a job that comes to its time limit puts itself into the queue again
 

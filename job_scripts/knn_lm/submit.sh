@@ -19,6 +19,10 @@ export JOB_SCRIPTS=$here SETTINGS DATASET
 [[ -z $TEXT ]] || step 1_binarise.sh
 array "$BUILD_TASKS" 2_build.sh "${MODEL_JOBS[@]}"
 step 3_merge.sh
+if ((INDEX_TASKS > 1)); then
+    step 4_centroids.sh "${INDEX_JOB[@]}"
+    array "$INDEX_TASKS" 4_fill.sh "${INDEX_JOB[@]}"
+fi
 step 4_index.sh "${INDEX_JOB[@]}"
 [[ -z $CLUSTERS ]] || step 5_cluster.sh "${INDEX_JOB[@]}"
 array "$EVALUATE_TASKS" 6_evaluate.sh "${MODEL_JOBS[@]}"

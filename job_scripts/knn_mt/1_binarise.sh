@@ -10,15 +10,12 @@ here=$(dirname "${BASH_SOURCE[0]}")
 source "$here/common.sh"
 need DATA
 
-if [[ -e $DATA ]]; then
-    echo "$DATA is there already"
-    exit
-fi
-need TEXT DICTIONARIES
-# Under another name until it is whole.
-rm -rf "$DATA.partial"
-fairseq-preprocess --source-lang "$SOURCE" --target-lang "$TARGET" \
-    --srcdict "$DICTIONARIES/dict.$SOURCE.txt" --tgtdict "$DICTIONARIES/dict.$TARGET.txt" \
-    --trainpref "$TEXT/train" --validpref "$TEXT/valid" --testpref "$TEXT/test" \
-    --destdir "$DATA.partial" --workers "${SLURM_CPUS_PER_TASK:-1}"
-mv "$DATA.partial" "$DATA"
+binarise() {
+    need TEXT DICTIONARIES
+    fairseq-preprocess --source-lang "$SOURCE" --target-lang "$TARGET" \
+        --srcdict "$DICTIONARIES/dict.$SOURCE.txt" --tgtdict "$DICTIONARIES/dict.$TARGET.txt" \
+        --trainpref "$TEXT/train" --validpref "$TEXT/valid" --testpref "$TEXT/test" \
+        --destdir "$1" --workers "${SLURM_CPUS_PER_TASK:-1}"
+}
+
+whole "$DATA" binarise

@@ -12,11 +12,10 @@ here=$(dirname "${BASH_SOURCE[0]}")
 source "$here/common.sh"
 need REFERENCE
 [[ -f $REFERENCE ]] || die "there is no reference $REFERENCE"
-sentences=$(awk 'END { print NR }' "$REFERENCE") # wc would not count a last line that does not end
+sentences=$(lines_of "$REFERENCE")
 
 collect() {
-    # Jobs of several combiners may collect the translations of the base at the same time.
-    local parts=$WORK/$1 numbered=$WORK/$1.txt.$SYSTEM.partial command world rank part all=()
+    local parts=$WORK/$1 command world rank part wrong all=()
     [[ -e $parts/part-0.txt ]] || die "there is no $parts/part-0.txt: run 6_decode.sh first"
     command=$(head -n 1 "$parts/part-0.txt")
     world=$(sed -E 's/.* --distributed-world-size ([0-9]+) .*/\1/' <<<"$command")
@@ -27,14 +26,8 @@ collect() {
             die "$part, one of $world, is missing or was made by another command: run 6_decode.sh again"
         all+=("$part")
     done
-    sed -n 's/^D-//p' "${all[@]}" | LC_ALL=C sort -n | cut -f 1,3 >"$numbered"
-    # Numbered from 0 without a gap, and as many as there are references.
-    cut -f 1 "$numbered" | cmp -s - <(seq 0 $((sentences - 1))) ||
-        die "the translations in $parts are not those of the $sentences sentences of $REFERENCE: some are missing," \
-            "or it is the reference of another test set"
-    cut -f 2- "$numbered" >"$numbered.text"
-    mv "$numbered.text" "$parts.txt"
-    rm "$numbered"
+    wrong="the translations in $parts are not those of the $sentences sentences of $REFERENCE: some are missing, or it"
+    in_order D "$sentences" "$parts.txt" "$wrong is the reference of another test set" "${all[@]}"
 }
 
 collect base

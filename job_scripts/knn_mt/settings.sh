@@ -82,9 +82,13 @@ DECODE_MAX_TOKENS=4096
 # More options for every run of fairseq-generate; the same rule. On GPUs: (--fp16)
 MODEL_OPTIONS=()
 
+# Options of `fairseq-knn build-index`. For an index larger than memory: (--on-disk)
+INDEX_OPTIONS=()
+
 # --- Slurm; without it, one process does it all -------------------------------------------------------------------
 
 BUILD_TASKS=4    # array tasks, each with a model of its own; more than there are shards (of 8192 sentences) idle
+INDEX_TASKS=1    # more, for a large datastore: each adds a part of the keys to the index
 DECODE_TASKS=2   # more than there are batches idle
 MAX_RESTARTS=20  # how often a job that comes to its time limit puts itself into the queue again
 

@@ -22,6 +22,10 @@ export JOB_SCRIPTS=$here SETTINGS DOMAIN COMBINER
 [[ -z $TEXT ]] || step 1_binarise.sh
 array "$BUILD_TASKS" 2_build.sh "${MODEL_JOBS[@]}"
 step 3_merge.sh
+if ((INDEX_TASKS > 1)); then
+    step 4_centroids.sh "${INDEX_JOB[@]}"
+    array "$INDEX_TASKS" 4_fill.sh "${INDEX_JOB[@]}"
+fi
 step 4_index.sh "${INDEX_JOB[@]}"
 if [[ $COMBINER != vanilla ]]; then
     step 5_train.sh "${TRAIN_JOB[@]}"

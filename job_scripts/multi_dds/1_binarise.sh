@@ -11,28 +11,24 @@ here=$(dirname "${BASH_SOURCE[0]}")
 source "$here/common.sh"
 need DATA
 
-if [[ -e $DATA ]]; then
-    echo "$DATA is there already"
-    exit
-fi
-need TEXT
-# Under another name until it is whole.
-rm -rf "$DATA.partial"
-mkdir -p "$DATA.partial/joint"
-joint=$DATA.partial/joint
-workers=(--workers "${SLURM_CPUS_PER_TASK:-1}")
-for language in "${LANGUAGES[@]}"; do
-    cat "$TEXT/$language-$ENGLISH/train.$language" >>"$joint/train.languages"
-    cat "$TEXT/$language-$ENGLISH/train.$ENGLISH" >>"$joint/train.$ENGLISH"
-done
-fairseq-preprocess --source-lang languages --target-lang "$ENGLISH" --trainpref "$joint/train" --dict-only \
-    --destdir "$joint" "${workers[@]}"
-for language in "${LANGUAGES[@]}"; do
-    folder=$TEXT/$language-$ENGLISH
-    fairseq-preprocess --source-lang "$language" --target-lang "$ENGLISH" \
-        --srcdict "$joint/dict.languages.txt" --tgtdict "$joint/dict.$ENGLISH.txt" \
-        --trainpref "$folder/train" --validpref "$folder/valid" --testpref "$folder/test" \
-        --destdir "$DATA.partial" "${workers[@]}"
-done
-rm -r "$joint"
-mv "$DATA.partial" "$DATA"
+binarise() {
+    need TEXT
+    local language folder joint=$1/joint workers=(--workers "${SLURM_CPUS_PER_TASK:-1}")
+    mkdir -p "$joint"
+    for language in "${LANGUAGES[@]}"; do
+        cat "$TEXT/$language-$ENGLISH/train.$language" >>"$joint/train.languages"
+        cat "$TEXT/$language-$ENGLISH/train.$ENGLISH" >>"$joint/train.$ENGLISH"
+    done
+    fairseq-preprocess --source-lang languages --target-lang "$ENGLISH" --trainpref "$joint/train" --dict-only \
+        --destdir "$joint" "${workers[@]}"
+    for language in "${LANGUAGES[@]}"; do
+        folder=$TEXT/$language-$ENGLISH
+        fairseq-preprocess --source-lang "$language" --target-lang "$ENGLISH" \
+            --srcdict "$joint/dict.languages.txt" --tgtdict "$joint/dict.$ENGLISH.txt" \
+            --trainpref "$folder/train" --validpref "$folder/valid" --testpref "$folder/test" \
+            --destdir "$1" "${workers[@]}"
+    done
+    rm -r "$joint"
+}
+
+whole "$DATA" binarise

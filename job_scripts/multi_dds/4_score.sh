@@ -13,19 +13,14 @@ source "$here/common.sh"
 need REFERENCES
 
 score() {
-    local part=$TRANSLATIONS/$1/$2.generated text=$TRANSLATIONS/$1/$2.txt reference sentences
+    local part=$TRANSLATIONS/$1/$2.generated text=$TRANSLATIONS/$1/$2.txt reference sentences wrong
     pair "$2"
     reference=$REFERENCES/$2-$ENGLISH/test.$target
     [[ -f $reference ]] || die "there is no reference $reference"
     [[ -e $part ]] || die "there is no $part: run 3_translate.sh first"
-    sentences=$(awk 'END { print NR }' "$reference") # wc would not count a last line that does not end
-    sed -n 's/^D-//p' "$part" | LC_ALL=C sort -n | cut -f 1,3 >"$text.partial"
-    # Numbered from 0 without a gap, and as many as there are references.
-    cut -f 1 "$text.partial" | cmp -s - <(seq 0 $((sentences - 1))) ||
-        die "the translations in $part are not those of the $sentences sentences of $reference: some are missing," \
-            "or it is the reference of another test set"
-    cut -f 2- "$text.partial" >"$text"
-    rm "$text.partial"
+    sentences=$(lines_of "$reference")
+    wrong="the translations in $part are not those of the $sentences sentences of $reference: some are missing, or it"
+    in_order D "$sentences" "$text" "$wrong is the reference of another test set" "$part"
     sacrebleu "$reference" -i "$text" -m bleu -f text -w 2 # SIGNATURE = BLEU ...
 }
 

@@ -5,7 +5,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from fairseq import utils
+from fairseq import options, utils
 from hydra.core.utils import JobReturn
 
 from fairseq_knn import compat, hooks
@@ -15,7 +15,7 @@ from tests import cli, toy
 
 def patched() -> tuple[object, ...]:
     sox = sys.modules.get("torchaudio.sox_effects")
-    return sys.excepthook, utils.import_user_module, JobReturn.return_value, sox
+    return sys.excepthook, utils.import_user_module, options.parse_args_and_arch, JobReturn.return_value, sox
 
 
 def test_installed_once_and_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,6 +32,27 @@ def test_installed_once_and_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:
     hooks.undo()
     assert patched() == stock
     hooks.install()
+
+
+@pytest.mark.parametrize(
+    ("program", "named", "flags"),
+    [
+        ("fairseq-generate", ("--task", "translation_knn"), ("--knn-datastore-path", "--knn-lambda")),
+        ("fairseq-eval-lm", ("--task", "language_modeling_knn"), ("--knn-retomaton",)),
+        (
+            "fairseq-train",
+            ("--task", "translation_multi_dds", "--criterion", "imit_kd", "--arch", "transformer"),
+            ("--data-actor", "--kd-topk", "--encoder-embed-dim"),
+        ),
+    ],
+)
+def test_help_shows_the_flags_of_what_is_named(
+    program: str, named: tuple[str, ...], flags: tuple[str, ...], tmp_path: Path
+) -> None:
+    run = cli.run(program, "--user-dir", cli.PACKAGE, *named, "--help")
+    assert run.status == 0
+    for flag in flags:
+        assert f" {flag} " in run.output, flag
 
 
 def test_other_errors_keep_their_traceback(capsys: pytest.CaptureFixture[str]) -> None:

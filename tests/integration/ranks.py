@@ -29,8 +29,9 @@ class Planned:
 
     Args:
         name: of its logs, beside the plan.
-        trainer: ``combiner`` (:func:`tests.toy.train_combiner`), ``languages`` (:func:`tests.languages.train`) or
-            ``imitation`` (:func:`tests.imitation.train`).
+        trainer: ``base`` (:func:`tests.toy.train`), ``combiner`` (:func:`tests.toy.train_combiner`), ``languages``
+            (:func:`tests.languages.train`), ``imitation`` (:func:`tests.imitation.train`) or ``pairs``
+            (:func:`tests.toy.train_pairs`).
         directory: where checkpoints go.
         given: what the trainer takes between the directory and the arguments.
         arguments: of fairseq-train.
@@ -77,8 +78,10 @@ def main() -> None:
     from tests import imitation, languages, speech, toy
 
     trainers: dict[str, Any] = {
+        "base": toy.train_base,
         "combiner": lambda *arguments: toy.train_combiner(*arguments, epoch_checkpoints=True),
         "languages": languages.train,
+        "pairs": toy.train_pairs,
         "imitation": lambda directory, data, *rest: imitation.train(directory, speech.World(Path(data), {}), *rest),
     }
     logging.getLogger("fairseq_knn").setLevel(logging.INFO)  # fairseq quietens all processes but the first

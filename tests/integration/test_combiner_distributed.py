@@ -16,6 +16,12 @@ COMMON = ("--train-subset", "valid", "--max-update", 10, "--report-accuracy")
 ADAPTIVE = ("--knn-combiner", "adaptive", "--knn-max-k", 8)
 SMOOTHED = ("--knn-combiner", "kernel_smoothed", "--knn-k", 8)
 ROBUST = ("--knn-combiner", "robust", "--knn-max-k", 8, "--save-interval-updates", 3)
+# Without dropout, whose draws differ.
+BASE_MODEL = (
+    *("--arch", "transformer", "--encoder-layers", 1, "--decoder-layers", 1, "--encoder-embed-dim", 16, "--dropout", 0),
+    *("--decoder-embed-dim", 16, "--encoder-ffn-embed-dim", 16, "--decoder-ffn-embed-dim", 16, "--max-update", 6),
+    *("--encoder-attention-heads", 2, "--decoder-attention-heads", 2, "--clip-norm", 1.0, "--lr", 0.001),
+)
 LEGACY, DEFAULT = ("--ddp-backend", "legacy_ddp"), ("--ddp-backend", "pytorch_ddp")
 RUNS: dict[str, tuple[tuple[object, ...], tuple[str, ...], bool]] = {  # combiner, ddp, whether there is a cache
     "adaptive": (ADAPTIVE, DEFAULT, False),
@@ -51,6 +57,7 @@ def trained(datastore: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = [run(name, name) for name in RUNS]
     for stopped in ("checkpoint_2_6.pt", "checkpoint1.pt"):
         runs.append(run("robust.cached", f"resumed.{stopped}", root / "robust.cached" / stopped))
+    runs.append(Planned("base", "base", str(root / "base"), [], [str(one) for one in (*BASE_MODEL, *DEFAULT)]))
     together(root / "plan.json", runs)
     return root
 
@@ -85,6 +92,18 @@ def test_two_processes_go_on_where_they_were(stopped: str, trained: Path) -> Non
         assert torch.equal(tensor, resumed["model"][key]), key
     for key, state in straight["last_optimizer_state"]["state"].items():
         assert torch.equal(state["exp_avg_sq"], resumed["last_optimizer_state"]["state"][key]["exp_avg_sq"])
+
+
+def test_a_base_model_is_trained_by_two_processes(trained: Path, tmp_path: Path) -> None:
+    """By stock fairseq-train, with the plug-in loaded."""
+    alone = toy.train_base(tmp_path / "save", *BASE_MODEL, "--update-freq", 2)
+    assert alone.status == 0, alone.log[-2000:]
+    one, other = checkpoint(trained / "base"), checkpoint(tmp_path / "save")
+    for each, processes in ((one, 2), (other, 1)):
+        assert each["optimizer_history"][-1]["num_updates"] == 6
+        assert each["cfg"]["distributed_training"]["distributed_world_size"] == processes
+    for key, tensor in one["model"].items():
+        torch.testing.assert_close(tensor, other["model"][key], rtol=0, atol=1e-4)
 
 
 def test_an_option_that_torch_would_stumble_over(datastore: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from fairseq_knn.combiners.loading import load_combiner
 from fairseq_knn.errors import UserError
-from fairseq_knn.tasks.combiner_training import BEST
+from fairseq_knn.tasks.knn.combiner_training import BEST
 from tests import cli, toy
 
 SETTINGS = {

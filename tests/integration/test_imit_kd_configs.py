@@ -10,21 +10,21 @@ import pytest
 from fairseq.models.speech_to_text import S2TTransformerModel
 from omegaconf import OmegaConf
 
-from tests import cli, imitation, recipe, speech, warm
+from tests import cli, imitation, speech, speech_recipe, warm
 
 FOLDER = cli.ROOT / "configs" / "imit_kd"
 METHODS = sorted(path.stem for path in (FOLDER / "method").iterdir())
 CORPORA = sorted(path.stem for path in (FOLDER / "corpus").iterdir())
 DICTIONARIES = (("src", "dict.src.txt"), ("tgt", "dict.txt"))
 CASCADE_STUDENT = "cascade_student"
-TINY = (*recipe.TINY, "optimization.max_update=2")
+TINY = (*speech_recipe.TINY, "optimization.max_update=2")
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, cli.Run]]:
     """ASR models by corpus, then students by method: where each was trained, and how that ended."""
     folder = tmp_path_factory.mktemp("imit_kd")
-    corpus = recipe.write_corpus(folder / "corpus")
+    corpus = speech_recipe.write_corpus(folder / "corpus")
     for kind in ("train", "dev"):  # as the recipe for CoVoST 2 calls them
         (corpus.data / f"{kind}_asr_en.tsv").write_bytes((corpus.data / f"{kind}_asr.tsv").read_bytes())
     (corpus.data / "config_asr_en.yaml").write_bytes((corpus.data / "config_asr.yaml").read_bytes())

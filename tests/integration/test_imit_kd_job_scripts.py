@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from tests import cli, recipe, warm
+from tests import cli, speech_recipe, warm
 
 SCRIPTS = cli.ROOT / "job_scripts" / "imit_kd"
 STEPS = sorted(path.name for path in SCRIPTS.glob("[0-9]_*.sh"))
 VARIANTS = ("nll", "kd", "kd-transcripts", "imit_kd", "imit_kd_CE", "imit_kd_CE-transcripts")
 UPDATES = 2
-TRAINING = (*recipe.TINY, f"optimization.max_update={UPDATES}")
+TRAINING = (*speech_recipe.TINY, f"optimization.max_update={UPDATES}")
 CASCADE_STUDENT = "imit_pipeline_nmt_training"
 TRAINED = ("nll-translations", "imit_kd_CE-generated", CASCADE_STUDENT)
 
@@ -68,8 +68,8 @@ def paths(folder: Path) -> dict[str, object]:
 def scored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, subprocess.CompletedProcess[str]]]:
     """The whole chain: a settings file and how submit.sh ended."""
     folder = tmp_path_factory.mktemp("imit kd")
-    recipe.write_corpus(folder / "corpus")
-    recipe.write_expert(folder / "expert")
+    speech_recipe.write_corpus(folder / "corpus")
+    speech_recipe.write_expert(folder / "expert")
     file = settings(
         folder / "settings.sh",
         **{name: f'"{path}"' for name, path in paths(folder).items()},
@@ -111,7 +111,7 @@ def test_the_table(scored: tuple[Path, subprocess.CompletedProcess[str]]) -> Non
     assert "version:" in signature
     assert done.stdout.endswith((work(file) / "scores.txt").read_text())
     for path in work(file).glob("translations/*/*.txt"):
-        assert len(path.read_text().splitlines()) == recipe.SIZES[path.stem]
+        assert len(path.read_text().splitlines()) == speech_recipe.SIZES[path.stem]
         assert "@@" not in path.read_text()
     assert len(list(work(file).glob("translations/*/*.txt"))) == 2 * (2 + len(TRAINED))
     assert [path.name for path in work(file).rglob("*.partial*")] == []
@@ -124,10 +124,10 @@ def test_the_data(scored: tuple[Path, subprocess.CompletedProcess[str]]) -> None
     spoken = {row["id"]: row["tgt_text"] for row in rows(scored[0].parent / "corpus" / "train_asr.tsv")}
     train = rows(folder / "train.tsv")
     assert [row["id"] for row in train] == [id_ for id_ in text if id_ in spoken]
-    assert len(train) == recipe.SIZES["train"] - 1
+    assert len(train) == speech_recipe.SIZES["train"] - 1
     for row in train:
-        assert row["tgt_text"] == recipe.pieces(text[row["id"]])
-        assert row["src_text"] == recipe.pieces(spoken[row["id"]])
+        assert row["tgt_text"] == speech_recipe.pieces(text[row["id"]])
+        assert row["src_text"] == speech_recipe.pieces(spoken[row["id"]])
     test = rows(scored[0].parent / "corpus" / "tst-COMMON_st.tsv")
     assert (folder / "plain" / "tst-COMMON.tgt_text").read_text().splitlines() == [row["tgt_text"] for row in test]
 
@@ -147,7 +147,7 @@ def test_training_sets_with_generated_texts(scored: tuple[Path, subprocess.Compl
 
     heard, from_gold, from_heard = hypotheses("asr", "D"), hypotheses("expert", "H"), hypotheses("cascade", "H")
     for number, id_ in enumerate(gold):
-        assert transcripts[id_]["src_text"] == generated[id_]["src_text"] == recipe.pieces(heard[number])
+        assert transcripts[id_]["src_text"] == generated[id_]["src_text"] == speech_recipe.pieces(heard[number])
         assert transcripts[id_]["tgt_text"] == gold[id_]["tgt_text"]
         assert translations[id_]["src_text"] == gold[id_]["src_text"]
         assert translations[id_]["tgt_text"] == from_gold[number]

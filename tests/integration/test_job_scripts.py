@@ -124,6 +124,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory, programs: Path, text: Path) 
         TEXT=text,
         DICTIONARIES=text,
         TUNE="yes",
+        INDEX_TASKS=2,  # one process: one part
         DECODE_MAX_TOKENS=300,
         MODEL_OPTIONS=OPTIONS,
         TRAIN_OPTIONS=TRAINING,
@@ -155,6 +156,7 @@ def array(tmp_path_factory: pytest.TempPathFactory, plain: Jobs, programs: Path,
     k, weight, temperature = (plain.settings.parent / "it" / "tuned.txt").read_text().split()[1::2]
     file = settings(
         folder / "mine.sh",
+        INDEX_TASKS=2,
         BASE=toy.BASE,
         DATA=plain.settings.parent / "data",
         REFERENCE=text / "test.en",
@@ -240,11 +242,12 @@ def test_an_array_gives_what_one_process_gives(plain: Jobs, array: Jobs) -> None
 def test_how_jobs_are_submitted(array: Jobs) -> None:
     calls = (array.settings.parent / "slurm" / "calls").read_text().splitlines()
     scripts = [Path(call.split()[-1]).name for call in calls]
-    assert scripts == ["2_build.sh", "3_merge.sh", "4_index.sh", "6_decode.sh", "7_score.sh"]
+    index = ["4_centroids.sh", "4_fill.sh", "4_index.sh"]
+    assert scripts == ["2_build.sh", "3_merge.sh", *index, "6_decode.sh", "7_score.sh"]
     for number, call in enumerate(calls):
         assert "--parsable" in call
         assert "--partition=toy" in call
-        assert ("--array=" in call) == (scripts[number] in ("2_build.sh", "6_decode.sh"))
+        assert ("--array=" in call) == (scripts[number] in ("2_build.sh", "4_fill.sh", "6_decode.sh"))
         assert (f"--dependency=afterok:{number} " in call) == (number > 0)  # without ';toy'
         assert f"/logs/%x-{'%A_%a' if '--array=' in call else '%j'}.log" in call
 
@@ -303,9 +306,8 @@ def assert_one_sentence(done: subprocess.CompletedProcess[str], pattern: str) ->
 def test_missing_settings(script: str, programs: Path, tmp_path: Path) -> None:
     empty = Jobs(settings(tmp_path / "settings.sh"), str(programs))
     assert_one_sentence(empty.run(script), rf"^{script}: WORK is empty: fill it in in .*settings\.sh$")
-    missing = {"3_merge.sh": None, "4_index.sh": None, "7_score.sh": "REFERENCE", "1_binarise.sh": "DATA"}.get(
-        script, "BASE"
-    )
+    index = dict.fromkeys(("4_centroids.sh", "4_fill.sh", "4_index.sh"))
+    missing = {"3_merge.sh": None, **index, "7_score.sh": "REFERENCE", "1_binarise.sh": "DATA"}.get(script, "BASE")
     if missing is not None:
         some = Jobs(settings(tmp_path / "some.sh", WORK=tmp_path / "work"), str(programs))
         assert_one_sentence(some.run(script), f"^{script}: {missing} is empty")

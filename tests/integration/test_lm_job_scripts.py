@@ -50,6 +50,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subproces
         **common,
         **{"BUILD_BLOCK": 64, "BUILD_CONTEXT": 16, "BLOCK": 64, "CONTEXT": 32, "BUILD_MAX_TOKENS": 512},
         **{"K": 16, "CLUSTERS": 20, "MAX_KNNS": 16, "MIN_KNNS": "(1)", "MAX_TOKENS": 512, "TEMPERATURE": 30},
+        INDEX_TASKS=2,
         MODEL_OPTIONS="(--num-workers 0)",
     )
     assert run(file, "1_binarise.sh").returncode == 0

@@ -22,7 +22,7 @@ WORDS = [f"w{number}" for number in range(60)]
 
 
 def text(lines: int, seed: int) -> str:
-    """Lines of a chain of words that is easily learnt by heart, but not by a network in two epochs."""
+    """Lines of a chain of words that is easily learned by heart, but not by a network in two epochs."""
     chain, draw = random.Random(0), random.Random(seed)
     following = {word: chain.sample(WORDS, 2) for word in WORDS}
     result = []

@@ -354,10 +354,8 @@ def test_hydra(programs: Path, speech_data: Path, tmp_path: Path) -> None:
     assert f"{TEST} of {TEST} sentences of 'test' processed" in run.closing_line
 
 
-def test_the_commands_of_the_workflow_page(
-    programs: Path, speech_data: Path, speech_base: Path, tmp_path: Path
-) -> None:
-    page = (cli.ROOT / "docs" / "workflow.md").read_text(encoding="utf-8").partition("## Speech translation")[2]
+def test_the_commands_of_the_knn_mt_page(programs: Path, speech_data: Path, speech_base: Path, tmp_path: Path) -> None:
+    page = (cli.ROOT / "docs" / "knn-mt.md").read_text(encoding="utf-8").partition("## Speech translation")[2]
     (commands,) = re.findall(r"```bash\n(.*?)```", page.partition("\n## ")[0], re.DOTALL)
     commands = commands.replace(" DATA ", f" {speech_data} ").replace("ST.pt", str(speech_base))
     script = tmp_path / "commands.sh"

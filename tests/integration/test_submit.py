@@ -38,7 +38,7 @@ def test_a_dry_run_shows_the_commands_and_submits_nothing(folder: str, tmp_path:
     commands = [shlex.split(line) for line in done.stdout.splitlines()]
     scripts = [Path(command[-1]) for command in commands]
     assert [script.name for script in scripts] == sorted(script.name for script in scripts)
-    assert len({*scripts}) == len(scripts) > 3
+    assert len({*scripts}) == len(scripts) >= 3
     previous = None
     for command, script in zip(commands, scripts, strict=True):
         assert script.parent.samefile(no_slurm.SCRIPTS / folder)
@@ -57,6 +57,19 @@ def test_a_dry_run_shows_the_commands_and_submits_nothing(folder: str, tmp_path:
     (slurm / "sbatch").chmod(0o755)
     assert run(folder, "submit.sh", "--dry-run", path=str(slurm), **variables).stdout == done.stdout
     assert {path.name for path in tmp_path.iterdir()} == {"settings.sh", "cluster.sh", "slurm"}
+
+
+@pytest.mark.parametrize("folder", ["knn_mt", "knn_lm"])
+def test_several_tasks_build_an_index(folder: str, tmp_path: Path) -> None:
+    settings = filled_in(folder, tmp_path)
+    settings.write_text(f"{settings.read_text()}\nINDEX_TASKS=3 INDEX_JOB=(--mem=9G)\n")
+    done = run(folder, "submit.sh", "--dry-run", SETTINGS=settings)
+    commands = [shlex.split(line) for line in done.stdout.splitlines()]
+    index = [command for command in commands if "--mem=9G" in command and "cluster" not in command[-1]]
+    assert [Path(command[-1]).name for command in index] == ["4_centroids.sh", "4_fill.sh", "4_index.sh"]
+    assert ["--array=0-2" in command for command in index] == [False, True, False]
+    for command, previous in zip(index[1:], index, strict=False):
+        assert f"--dependency=afterok:JOB_OF_{Path(previous[-1]).name}" in command
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

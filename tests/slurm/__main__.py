@@ -8,43 +8,25 @@ line ``SKIPPED: ...`` says why.
 import os
 import re
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests import no_slurm, toy
+from tests import no_slurm, toy_workflow
 from tests.slurm import cluster as slurm
 from tests.slurm import programs
 from tests.slurm.cluster import Cluster, wait_for
+from tests.toy_workflow import check, compare, result, say, submit
 
 HERE = Path(__file__).parent
-SCRIPTS = no_slurm.SCRIPTS / "knn_mt"
-STEPS = ("2_build.sh", "3_merge.sh", "4_index.sh", "5_train.sh", "6_decode.sh", "7_score.sh")
-COMBINER = "adaptive"
-TASKS = 2  # of both arrays
-_BEGIN = time.monotonic()
-
-
-def say(text: str) -> None:
-    print(f"[{time.monotonic() - _BEGIN:5.1f} s] {text}", flush=True)
-
-
-def check(true: object, text: str) -> None:
-    if not true:
-        raise AssertionError(text)
-    say(f"ok: {text}")
-
-
-def submit(environment: dict[str, str], *arguments: str) -> str:
-    """What submit.sh prints."""
-    command = [str(SCRIPTS / "submit.sh"), *arguments]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if done.returncode:
-        raise AssertionError(f"submit.sh ended with {done.returncode}:\n{done.stdout[-5000:]}")
-    return done.stdout
+STEPS = (
+    *("2_build.sh", "3_merge.sh", "4_centroids.sh", "4_fill.sh", "4_index.sh"),
+    *("5_train.sh", "6_decode.sh", "7_score.sh"),
+)
+ARRAYS = ("2_build.sh", "4_fill.sh", "6_decode.sh")
+TASKS = 2  # of each array
 
 
 def submitted(environment: dict[str, str]) -> dict[str, str]:
@@ -156,43 +138,15 @@ def workflow(cluster: Cluster, environment: dict[str, str], work: Path) -> None:
     wait_for("the task says so", lambda: f"job {build}_1 goes back into the queue" in log.read_text())
     cluster.call("scontrol", "update", f"JobId={build}_1", "TimeLimit=60")
     say(f"ok: task {build}_1 got USR1 and put itself back into the queue, with {shards(work, 1)} shards")
-    tasks = [f"{second[step]}_{task}" for step in ("2_build.sh", "6_decode.sh") for task in range(TASKS)]
-    ends(cluster, *tasks[:TASKS])
+    tasks = {step: [f"{second[step]}_{task}" for task in range(TASKS)] for step in ARRAYS}
+    ends(cluster, *tasks["2_build.sh"])
     check(goes_on(cluster, work, f"{build}_1")[0] < whole, "and it kept what the killed task had written")
-    for step in ("3_merge.sh", "4_index.sh", "5_train.sh", "6_decode.sh", "7_score.sh"):
-        ends(cluster, *([second[step]] if step != "6_decode.sh" else tasks[TASKS:]))
+    for step in STEPS[1:]:
+        ends(cluster, *tasks.get(step, [second[step]]))
         say(f"ok: {step} is completed")
     names = [f"knn_mt_{name}-{second[step]}.log" for name, step in (("merge", "3_merge.sh"), ("score", "7_score.sh"))]
-    names += [f"knn_mt_decode-{task}.log" for task in tasks[TASKS:]]
+    names += [f"knn_mt_decode-{task}.log" for task in tasks["6_decode.sh"]]
     check(all((work / "logs" / name).exists() for name in names), f"logs are called {', '.join(names)}")
-
-
-def result(work: Path) -> dict[str, bytes]:
-    """All that a workflow has left that does not depend on the number of tasks."""
-    files = {f"datastore/{name}": content for name, content in toy.content(work / "datastore").items()}
-    trained = work / "training" / COMBINER / "combiner_best"
-    files |= {f"combiner_best/{name}": content for name, content in toy.content(trained).items()}
-    for name in ("base.txt", f"{COMBINER}.txt", f"scores.{COMBINER}.txt"):
-        files[name] = (work / name).read_bytes()
-    for system in ("base", COMBINER):
-        parts = [path.read_text().splitlines() for path in (work / system).glob("part-*.txt")]
-        lines = sorted(line for part in parts for line in part if line[:2] in ("S-", "T-", "H-", "D-", "P-"))
-        files[f"{system}: hypotheses and their scores"] = "\n".join(lines).encode()
-    return files
-
-
-def compare(one: dict[str, bytes], other: dict[str, bytes]) -> None:
-    """Compare the results of two workflows."""
-    check(one.keys() == other.keys(), f"both left the same {len(one)} files")
-    different = [name for name in one if one[name] != other[name]]
-    check(
-        not different,
-        f"all are equal, byte for byte, {sum(map(len, one.values())):,} bytes: {different or 'no difference'}",
-    )
-    for name in sorted(one):
-        if not name.startswith("datastore/shards/"):
-            print(f"    {name}: {len(one[name]):,} bytes")
-    print(one[f"scores.{COMBINER}.txt"].decode().rstrip())
 
 
 def prove(place: Path) -> None:
@@ -202,8 +156,7 @@ def prove(place: Path) -> None:
         NotAvailable: there is no Slurm.
     """
     found = programs.find(place / "packages")
-    variables = {"JOB_SCRIPTS": SCRIPTS, "SETTINGS": HERE / "settings.sh", "CLUSTER": HERE / "cluster.sh"}
-    plain = no_slurm.environment(TOY=toy.TOY, PLACE=place, COMBINER=COMBINER, **variables)
+    plain = toy_workflow.environment(place, CLUSTER=HERE / "cluster.sh")
     say(f"Slurm is {'installed' if found.root is None else 'unpacked from its packages'}")
     work = place / "work"
     submit(plain)

@@ -36,6 +36,7 @@ LAYERS = (
     ("activation",),
     ("",),
     ("corpora", "speech_data"),
+    ("recipe",),
     ("cli",),
 )
 # Tighter than their place in the layers: all that these may import.

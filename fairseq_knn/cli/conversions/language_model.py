@@ -14,8 +14,8 @@ from fairseq_knn.datastore.text_order import Text, TextOrder, locate
 from fairseq_knn.errors import ConfigurationError
 from fairseq_knn.models.knn_decoder import knn_decoder
 from fairseq_knn.storage.digest import vocabulary_digest
-from fairseq_knn.tasks.context_window import ContextWindow
-from fairseq_knn.tasks.documents import documents_of_lines
+from fairseq_knn.tasks.knn.context_window import ContextWindow
+from fairseq_knn.tasks.knn.documents import documents_of_lines
 
 _BLOCKS = 64  # computed again, at most
 _TOKENS = 16_384  # the same, with their context, unless that is less than two blocks

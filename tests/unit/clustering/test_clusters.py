@@ -24,7 +24,7 @@ class Interrupted(Exception):
 
 
 def interrupted(store: Datastore, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Begin clusters 'x' and stop after the centroids are learnt."""
+    """Begin clusters 'x' and stop after the centroids are learned."""
 
     def stop(*_: object) -> None:
         raise Interrupted
@@ -204,7 +204,7 @@ def test_another_datastore_in_its_place_has_none(store: Datastore, monkeypatch: 
     [
         ({"clusters": 601}, "--num-clusters is 601, but the datastore has 600 entries"),
         ({"clusters": 0}, "--num-clusters is 0, but must be at least 1"),
-        ({"clusters": 20, "sample": 10}, "--sample is 10, but 20 clusters are to be learnt from it"),
+        ({"clusters": 20, "sample": 10}, "--sample is 10, but 20 clusters are to be learned from it"),
         ({"iterations": 0}, "--iterations is 0"),
         ({"seed": -1}, "--seed is -1"),
     ],

@@ -64,7 +64,7 @@ def slow_lloyd(keys: np.ndarray, centroids: np.ndarray, iterations: int) -> np.n
     return moved
 
 
-def learnt(store: Datastore, settings: KMeans, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+def learned(store: Datastore, settings: KMeans, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     """The centroids as they are at the start of every iteration and in the end."""
     seen: list[np.ndarray] = []
     step = module.lloyd_step
@@ -81,7 +81,7 @@ def learnt(store: Datastore, settings: KMeans, monkeypatch: pytest.MonkeyPatch) 
 
 def test_equals_slow_lloyd(store: Datastore, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = KMeans(clusters=12, sample=store.entries, iterations=5)
-    steps = learnt(store, settings, monkeypatch)
+    steps = learned(store, settings, monkeypatch)
     keys = store.keys(0, store.entries)
     assert len(np.unique(steps[0], axis=0)) == 12
     assert (squared_distances(steps[0], keys).min(1) == 0).all()  # they start at keys
@@ -91,7 +91,7 @@ def test_equals_slow_lloyd(store: Datastore, monkeypatch: pytest.MonkeyPatch) ->
 def test_every_entry_is_in_the_cluster_of_its_nearest_centroid(
     store: Datastore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    centroids = learnt(store, SETTINGS, monkeypatch)[-1]
+    centroids = learned(store, SETTINGS, monkeypatch)[-1]
     clusters = build_clusters(store, "watched", SETTINGS, device="cpu")
     distances = squared_distances(store.keys(0, store.entries), centroids)
     own = distances[np.arange(store.entries), clusters.cluster]
@@ -254,7 +254,7 @@ def test_dropped_keys_of_a_damaged_index(store: Datastore) -> None:
 
 
 def test_damaged_keys(store: Datastore) -> None:
-    """Nothing that was learnt from them is kept."""
+    """Nothing that was learned from them is kept."""
     flip(store.path / "shards" / "keys-00002.npy")
     with pytest.raises(DatastoreError, match=r"keys-00002.npy has checksum"):
         build_clusters(store, "x", SETTINGS, device="cpu")

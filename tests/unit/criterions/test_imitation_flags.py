@@ -21,7 +21,8 @@ from fairseq_knn.imitation.schedule import BetaSchedule
 from fairseq_knn.tasks.translation_imitkd import TranslationImitkdConfig
 from tests import cli
 
-PAGE = (Path(__file__).parents[3] / "docs" / "imitkd.md").read_text()
+DOCS = Path(__file__).parents[3] / "docs"
+PAGES = (DOCS / "imitkd.md").read_text() + (DOCS / "from-imitkd-ast.md").read_text()
 plugin.register()
 
 # The training command of the README of github.com/HubReb/imitkd_ast.
@@ -38,8 +39,9 @@ OTHERS = "--beta --eval-bleu --eval-bleu-detok --asr-model --path-asr-model --da
 
 
 def section(name: str) -> str:
-    """The text below a heading, to the next one."""
-    return PAGE.split(f"\n## {name}\n")[1].split("\n## ")[0]
+    """The text below a heading of either page, to the next one."""
+    _, text = PAGES.split(f"\n## {name}\n")
+    return text.split("\n## ")[0]
 
 
 def rows(name: str) -> list[list[str]]:

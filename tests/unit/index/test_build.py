@@ -244,7 +244,7 @@ def save_and_die(self, index):
     saved.append(save(self, index))
     if len(saved) == 2:
         # In the middle of writing the next one.
-        (self._file.parent / f".{self._file.name}.{os.getpid()}.part").write_bytes(b"half")
+        (self.path.parent / f".{self.path.name}.{os.getpid()}.part").write_bytes(b"half")
         os.kill(os.getpid(), signal.SIGKILL)
     return saved[-1]
 Checkpoint.save = save_and_die

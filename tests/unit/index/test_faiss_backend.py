@@ -15,6 +15,8 @@ from fairseq_knn.datastore import Datastore
 from fairseq_knn.errors import SearchIndexError
 from fairseq_knn.index import faiss_backend, open_backend, opening
 from fairseq_knn.index.build import build_index
+from fairseq_knn.index.faiss_backend import FaissSearch
+from fairseq_knn.index.faiss_files import read_index
 from fairseq_knn.index.torch_backend import TorchBackend
 from fairseq_knn.storage.atomic import read_json, write_json
 from tests.support import write_datastore
@@ -228,3 +230,68 @@ def test_torch_is_loaded_before_faiss() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "True"
+
+
+def pretend_gpus(monkeypatch: pytest.MonkeyPatch, asked: list[tuple[list[int], bool]]) -> None:
+    """GPUs whose parts of an index are made as faiss makes them, and stay on the CPU.
+
+    Args:
+        asked: filled with the GPUs of every copy, and whether its tables are in half precision.
+    """
+
+    def to_several(index: faiss.Index, options: faiss.GpuMultipleClonerOptions, numbers: list[int]) -> faiss.Index:
+        assert options.shard
+        asked.append((numbers, options.useFloat16))
+        if not isinstance(index, faiss.IndexIVF):
+            return index  # as faiss leaves what it has no parts of
+        shards = faiss.IndexShards(index.d, False, False)
+        for number in range(len(numbers)):
+            part = faiss.clone_index(index)
+            part.reset()
+            index.copy_subset_to(part, options.shard_type, len(numbers), number)
+            shards.add_shard(part)
+        return shards
+
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 3)
+    monkeypatch.setattr(faiss, "index_cpu_to_gpus_list", to_several)
+
+
+def test_gpus_that_hold_an_index_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datastore = store(tmp_path / "store", clustered(3000, 12))
+    build_index(datastore, "IVF16,SQ8", device="cpu", nprobe=4, min_recall=0)
+    queries = queries_near(datastore, 50)
+    expected = open_faiss(datastore).search(queries, 8)
+    asked: list[tuple[list[int], bool]] = []
+    pretend_gpus(monkeypatch, asked)
+    gpus = [torch.device("cuda", number) for number in (1, 0, 2)]
+    search = FaissSearch(read_index(datastore.path / "index.faiss"), gpus[0], 4, 1, gpus=gpus)
+    assert asked == [([1, 0, 2], False)]
+    assert search.device == gpus[0]
+    for got, one in zip(search.search(queries, 8), expected, strict=True):
+        assert torch.equal(got, one)
+
+
+@pytest.mark.parametrize(("codes", "half"), [(48, False), (64, True)])
+def test_tables_that_are_too_large_for_a_gpu(codes: int, half: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 sub-quantisers have tables of 64 KiB in float32; a GPU's shared memory has 48."""
+    asked: list[tuple[list[int], bool]] = []
+    pretend_gpus(monkeypatch, asked)
+    FaissSearch(
+        faiss.index_factory(192, f"IVF16,PQ{codes}"),
+        torch.device("cuda", 0),
+        4,
+        1,
+        gpus=[torch.device("cuda", number) for number in (0, 1)],
+    )
+    assert asked == [([0, 1], half)]
+
+
+def test_gpus_that_cannot_hold_an_index_together(
+    indexed: Datastore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pretend_gpus(monkeypatch, [])
+    gpus = [torch.device("cuda", number) for number in (0, 1)]
+    search = FaissSearch(read_index(indexed.path / "index.faiss"), gpus[0], 16, 16, gpus=gpus)
+    assert "searches on the CPU, for it cannot put this index on the GPU: GPUs have no IndexRefine" in caplog.text
+    assert search.device.type == "cpu"
+    assert search.search(queries_near(indexed, 2), 1)[1].flatten().tolist() == [0, 1]

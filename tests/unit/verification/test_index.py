@@ -54,6 +54,7 @@ def test_whole(store: Datastore) -> None:
         "state": "ready",
         "bytes": record["bytes"],
         "kind": INVERTED,
+        "on_disk": False,
         "recall": record["recall"],
         "k": 8,
         "nprobe": 8,

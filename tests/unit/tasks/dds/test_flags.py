@@ -13,7 +13,8 @@ from fairseq_knn.tasks.dds.checks import check_dds
 from fairseq_knn.tasks.dds.flags import REFUSED, WITHOUT_EFFECT, Refused, add_dds_arguments, samples_languages
 from tests import cli
 
-PAGE = Path(__file__).parents[4] / "docs" / "multidds.md"
+DOCS = Path(__file__).parents[4] / "docs"
+PAGE, OTHERS_PAGE = (DOCS / "multidds.md").read_text(), (DOCS / "from-multidds.md").read_text()
 
 # Of fairseq/options.py of github.com/cindyxinyiwang/multiDDS, last version and history; without stock's.
 THEIRS = """
@@ -27,14 +28,13 @@ THEIRS = """
     --random-data-filter --random-data-filter-by-len --lr-shrink --lr-threshold --share-encoders --share-decoders
 """
 
-ROWS = {
-    flag: (state.strip(), default.strip(), text.strip())
-    for flag, state, default, text in re.findall(
-        r"^\| `(--[\w-]+)` \|([^|]*)\|([^|]*)\|([^|]*)\|$", PAGE.read_text(), re.M
-    )
-    if re.match(r"here|stock|no effect|refused", state.strip())
-}
-UNCHANGED = re.findall(r"`(--[\w-]+)`", re.findall(r"Stock's, and the same: (.*?)\n\n", PAGE.read_text(), re.S)[0])
+_ROW = re.compile(r"^\| `(--[\w-]+)` \|([^|]*)\|([^|]*)\|$", re.MULTILINE)
+# Flags that act here, with default and meaning; the others, with what becomes of them and why.
+ROWS = {flag: ("here", default.strip(), text.strip()) for flag, default, text in _ROW.findall(PAGE)}
+OTHERS = {flag: (state.strip(), "", text.strip()) for flag, state, text in _ROW.findall(OTHERS_PAGE)}
+assert not ROWS.keys() & OTHERS.keys()
+ROWS |= OTHERS
+UNCHANGED = re.findall(r"`(--[\w-]+)`", re.findall(r"Stock's, and the same: (.*?)\n\n", OTHERS_PAGE, re.S)[0])
 
 
 def own_parser() -> ArgumentParser:

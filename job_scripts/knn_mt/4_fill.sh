@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Step 4, with INDEX_TASKS: adds a part of the keys to the trained index. An array: each task makes its part, and started
+# again goes on where it was.
+#SBATCH --job-name=knn_mt_fill
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --signal=B:USR1@120
+set -euo pipefail
+# sbatch runs a copy of this file elsewhere: the folder is then $JOB_SCRIPTS (submit.sh), or where sbatch was called.
+here=$(dirname "${BASH_SOURCE[0]}")
+[[ -e $here/common.sh ]] || here=${JOB_SCRIPTS:-${SLURM_SUBMIT_DIR:-.}}
+# shellcheck source-path=SCRIPTDIR source=common.sh
+source "$here/common.sh"
+
+resumable fairseq-knn build-index "$STORE" "${INDEX_OPTIONS[@]}" --num-shards "$tasks" --shard-id "$task"
