@@ -45,8 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="fairseq-knn",
         allow_abbrev=False,
-        description="Tools around datastores, data actors and speech translation data. Training and "
-        "translation themselves are stock fairseq commands with --user-dir $(fairseq-knn path).",
+        description="Tools around datastores, data actors, speech translation data and recipes. Training and "
+        "translation themselves are stock fairseq commands with --user-dir $(fairseq-knn path), whose --help shows the "
+        "flags of the --task that is named beside it.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
